@@ -1,0 +1,1 @@
+"""The ground floor that every example stands on; imports no domain."""

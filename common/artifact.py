@@ -1,0 +1,103 @@
+"""A trained model on disk: all that prediction needs, and nothing that could run code when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from common import distributed
+from common.config import read_json
+from common.errors import UserError
+from common.files import write_json, write_whole
+from common.metrics import Metrics
+from common.run import Run
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The folder `model/` of a run: `model.safetensors` and `model.json`.
+
+    Attributes:
+        folder: where it lies.
+        example: which example made it, such as "vision.train".
+        config: its resolved config.
+        inputs: how raw input becomes a tensor, as the input's `to_json` wrote it.
+        classes: names of the classes, in the order of the outputs; empty where there are none.
+        metrics: measured on the test split when it was made.
+    """
+
+    folder: Path
+    example: str
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+    classes: list[str]
+    metrics: dict[str, float]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights by name, on the CPU."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.folder / "model.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"Can't read the weights {path}: {error}.", "Train the model again.") from error
+
+    def load_into(self, model: nn.Module) -> nn.Module:
+        """Puts the weights into a model of the same structure and sets it to evaluation."""
+        try:
+            model.load_state_dict(self.weights())
+        except RuntimeError as error:
+            raise UserError(f"The weights in {self.folder} do not fit the model that {self.example} builds.") from error
+        return model.eval()
+
+
+def save(run: Run, model: nn.Module, *, inputs: dict[str, Any], classes: Sequence[str], metrics: Metrics) -> None:
+    """Writes the artifact of a run: first the weights, then the description that makes it count.
+
+    Args:
+        inputs: how raw input becomes a tensor, by the input's `to_json`.
+        classes: names of the outputs; empty where they have none.
+    """
+    from safetensors.torch import save as to_bytes
+
+    if distributed.rank() > 0:
+        return
+    folder = run.folder / "model"
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with write_whole(folder / "model.safetensors") as file:
+        file.write(to_bytes(tensors, metadata={"example": run.example}))
+    description = {
+        "format": FORMAT, "example": run.example, "config": run.config.to_dict(), "inputs": inputs,
+        "classes": list(classes), "metrics": metrics.values,
+    }  # fmt: skip
+    write_json(folder / "model.json", description)
+
+
+def load(path: Path) -> Artifact:
+    """Reads an artifact from its folder or from the folder of its run.
+
+    Raises:
+        UserError: there is none, it is damaged, or a newer version of this project wrote it.
+    """
+    folder = path / "model" if (path / "model" / "model.json").exists() else path
+    if not (folder / "model.json").exists():
+        unfinished = (path / "config.json").exists()
+        raise UserError(
+            f"There is no trained model in {path}" + (": the run is not finished." if unfinished else "."),
+            f"Finish it with --resume {path}." if unfinished else "Name the folder of a finished run.",
+        )
+    description = read_json(folder / "model.json")
+    if description.get("format") != FORMAT:
+        raise UserError(f"{folder}/model.json has format {description.get('format')}; this version reads {FORMAT}.")
+    try:
+        return Artifact(folder, **{k: description[k] for k in ("example", "config", "inputs", "classes", "metrics")})
+    except KeyError as error:
+        raise UserError(f"{folder}/model.json lacks {error}.", "Train the model again.") from error

@@ -1,0 +1,171 @@
+"""Typed configs: one frozen dataclass per example is its command line, its JSON and its bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common.errors import UserError, nearest
+
+C = TypeVar("C", bound="Config")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str = "Training",
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+    unset: str = "",
+) -> Any:
+    """A config field with its help and its bounds.
+
+    Args:
+        default: the value where nobody says another; None for "decided later".
+        help: one line, shown by --help.
+        group: the panel of --help under which it stands.
+        at_least, above, at_most: bounds of a number, the second one exclusive.
+        choices: allowed strings. An entry that ends in capitals is a pattern: `folder:PATH` allows
+            whatever starts with `folder:`.
+        unset: what --help shows as the default in place of None, such as "by data set".
+    """
+    metadata = {
+        "help": help, "group": group, "at_least": at_least, "above": above, "at_most": at_most,
+        "choices": choices, "unset": unset,
+    }  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every example takes. An example's own config inherits it, adds fields and changes defaults."""
+
+    data: str = option("synthetic", "data set", group="Data")
+    data_dir: str | None = option(
+        None, "folder that holds the data set, or gets it", group="Data", unset="data/ (downloads only there)"
+    )
+    batch_size: int | None = option(64, "samples per optimiser step, over all processes", at_least=1)
+    lr: float | None = option(1e-3, "peak learning rate", above=0, at_most=100)
+    seed: int = option(0, "seed of everything random", at_least=0, at_most=2**31 - 1)
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps", "cuda:N"), group="Device")
+    precision: str = option(
+        "auto", "number format of the arithmetic", choices=("auto", "fp32", "bf16", "fp16"), group="Device"
+    )
+    compile: bool = option(False, "compile the model (slow to start, faster per step on a GPU)", group="Device")
+    checkpoint_seconds: float = option(
+        10.0, "seconds between checkpoints; 0 saves after every step", at_least=0, group="Run"
+    )
+
+    @classmethod
+    def tiny(cls: type[C]) -> C:
+        """The mock: the same example in seconds on made-up data."""
+        return cls()
+
+    def resolve(self: C) -> C:
+        """The config with every "decided later" field decided; examples override it."""
+        return self
+
+    def check(self) -> None:
+        """Raises UserError for the first field whose value is out of bounds or not among its choices."""
+        for field in dataclasses.fields(self):
+            _check_value(field, getattr(self, field.name))
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def with_values(self: C, values: dict[str, Any], source: str = "") -> C:
+        """A copy with other values, each checked for its name, type and bounds.
+
+        Args:
+            values: by field name (`batch_size`; `batch-size` is taken too).
+            source: where they came from, for the error text, such as a file name.
+        """
+        where = f" in {source}" if source else ""
+        types = field_types(type(self))
+        clean: dict[str, Any] = {}
+        for key, value in values.items():
+            name = key.replace("-", "_")
+            if name not in types:
+                raise UserError(f"Unknown setting {key!r}{where}.", nearest(name, types))
+            clean[name] = _convert(name, value, types[name], where)
+        changed = dataclasses.replace(self, **clean)
+        changed.check()
+        return changed
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, or a UserError that says what is wrong with it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise UserError(f"Can't read {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text.", "It should be a JSON file.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: line {error.lineno}, {error.msg}.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, not an object.")
+    return value
+
+
+def field_types(config: type[Config]) -> dict[str, tuple[type, bool]]:
+    """The type of each field and whether it may be None, such as `{"lr": (float, True)}`."""
+    types: dict[str, tuple[type, bool]] = {}
+    for name, hint in typing.get_type_hints(config).items():
+        options = typing.get_args(hint)
+        types[name] = next(o for o in options if o is not type(None)) if options else hint, bool(options)
+    return types
+
+
+def flag(name: str) -> str:
+    """The spelling of a field on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def matches(value: str, choices: tuple[str, ...]) -> bool:
+    """Whether a value is one of the choices or fits one that is a pattern."""
+    for choice in choices:
+        prefix = re.sub(r"[A-Z]+$", "", choice)
+        if value == choice or (prefix != choice and value.startswith(prefix) and len(value) > len(prefix)):
+            return True
+    return False
+
+
+def _convert(name: str, value: Any, expected: tuple[type, bool], where: str) -> Any:
+    kind, optional = expected
+    if value is None and optional:
+        return None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+        return value
+    raise UserError(f"{flag(name)}{where} is {value!r}; it must be a {kind.__name__}.")
+
+
+def _check_value(field: dataclasses.Field[Any], value: Any) -> None:
+    rules = field.metadata
+    if value is None or not rules:
+        return
+    name = flag(field.name)
+    if rules["choices"] and not matches(str(value), rules["choices"]):
+        raise UserError(f"{name} {value}: unknown.", nearest(str(value), rules["choices"]))
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise UserError(f"{name} is {value}; it must be a finite number.")
+        if rules["above"] is not None and value <= rules["above"]:
+            raise UserError(f"{name} is {value}; it must be above {rules['above']:g}.")
+        if rules["at_least"] is not None and value < rules["at_least"]:
+            raise UserError(f"{name} is {value}; it must be at least {rules['at_least']:g}.")
+        if rules["at_most"] is not None and value > rules["at_most"]:
+            raise UserError(f"{name} is {value}; it must be at most {rules['at_most']:g}.")

@@ -1,0 +1,243 @@
+"""Splits of images: what every image source returns, and how a split is drawn, held in memory and measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.data.images import ImageInput, check_header
+from common.errors import UserError
+
+MEMORY_LIMIT = 4 * 2**30  # bytes of one split
+STATISTICS_SAMPLE = 4096  # images that mean and std are taken from where the split is not in memory
+
+
+class Images:
+    """One split: indexing decodes (or fits) one image, `in_memory` all of them once.
+
+    Args:
+        source: image files, or arrays decoded already, uint8 [N, C', H, W].
+        targets: class of each image, int64 [N].
+        image: the shape every image is brought to; its mean and std are not used here.
+
+    Raises:
+        ValueError: sources and targets differ in number.
+    """
+
+    def __init__(self, source: Sequence[Path] | Tensor, targets: Tensor, image: ImageInput) -> None:
+        if len(source) != len(targets):
+            raise ValueError(f"{len(source)} images but {len(targets)} targets")
+        self.source = source
+        self.targets = targets
+        self.image = image
+        self._pixels: Tensor | None = None
+        self._fits: bool | None = None
+        if isinstance(source, Tensor) and source.shape[1:] == (image.channels, image.size, image.size):
+            self.source = self._pixels = source.contiguous()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Image `index`, uint8 [C, S, S].
+
+        Raises:
+            UserError: its file can't be read.
+        """
+        if self._pixels is not None:
+            return self._pixels[index]
+        item = self.source[index]
+        return self.image.fit(item) if isinstance(item, Tensor) else self.image.decode(item)
+
+    def subset(self, indices: Tensor) -> Images:
+        """The images at `indices`, int64 [M], as a split of their own."""
+        source = self.source[indices] if isinstance(self.source, Tensor) else [self.source[i] for i in indices.tolist()]
+        return Images(source, self.targets[indices], self.image)
+
+    def in_memory(self) -> Tensor | None:
+        """All images, uint8 [N, C, S, S], decoded by threads on the first call; None where they would not fit.
+
+        They fit when they take at most MEMORY_LIMIT and a quarter of the memory that is free.
+
+        Raises:
+            UserError: a file can't be read.
+        """
+        if self._fits is None:  # decided once, so that every caller gets the same answer
+            size = len(self) * self.image.channels * self.image.size**2
+            self._fits = size <= min(MEMORY_LIMIT, available_memory() // 4)
+        if self._pixels is None and self._fits:
+            self._pixels = self._decode(torch.arange(len(self)))
+        return self._pixels
+
+    def check(self) -> None:
+        """Read the headers of all files, so that a wrong one is found before training and not hours into it.
+
+        Raises:
+            UserError: a file is missing, empty, no image or too large.
+        """
+        if not isinstance(self.source, Tensor):
+            with ThreadPoolExecutor(_threads()) as pool:
+                list(pool.map(check_header, self.source))
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, of values in [0, 1].
+
+        Over all images where they are in memory, else over STATISTICS_SAMPLE of them, evenly spaced.
+        """
+        import numpy as np
+
+        pixels = self.in_memory()
+        if pixels is None:
+            count = min(len(self), STATISTICS_SAMPLE)
+            pixels = self._decode(torch.linspace(0, len(self) - 1, count).long())
+        # Sums of integers are exact; by NumPy, because waking PyTorch's threads for each small chunk costs more.
+        total = np.zeros((2, self.image.channels), dtype=np.int64)
+        for chunk in pixels.split(max(1, 2**18 // pixels[0].numel())):
+            values = chunk.numpy()
+            total[0] += values.sum((0, 2, 3), dtype=np.int64)
+            total[1] += np.square(values, dtype=np.uint16).sum((0, 2, 3), dtype=np.int64)
+        mean, square = total / (len(pixels) * self.image.size**2) / [[255], [255**2]]
+        std = np.sqrt(np.maximum(square - mean**2, 1 / 255**2))  # a channel without contrast stays finite
+        return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+
+    def _decode(self, indices: Tensor) -> Tensor:
+        out = torch.empty(len(indices), self.image.channels, self.image.size, self.image.size, dtype=torch.uint8)
+        rows = out.numpy()  # copied by NumPy: PyTorch's own threads would wait, spinning, for those that decode
+        with ThreadPoolExecutor(_threads()) as pool:  # Pillow lets go of the interpreter lock
+            for row, pixels in enumerate(pool.map(self.__getitem__, indices.tolist())):
+                rows[row] = pixels.numpy()
+        return out
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Three disjoint splits of images.
+
+    Args:
+        train, valid, test: the splits; valid is never taken from the official test set.
+        classes: name of each class.
+        channels, size: of every image, [channels, size, size].
+        mean, std: of each channel over the training split, of values in [0, 1].
+        provenance: source, licence or citation, counts and how the split was made.
+        best_accuracy: the highest accuracy that can be reached on test, where it is known (made-up data).
+    """
+
+    train: Images
+    valid: Images
+    test: Images
+    classes: list[str]
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    provenance: str
+    best_accuracy: float | None = None
+
+    @property
+    def image(self) -> ImageInput:
+        """What a model trained on these takes for an image."""
+        return ImageInput(self.size, self.channels, self.mean, self.std)
+
+
+def assemble(
+    splits: Sequence[Images],
+    classes: list[str],
+    source: str,
+    how: str,
+    *,
+    limit: int | None,
+    seed: int,
+    best_accuracy: float | None = None,
+) -> ImageData:
+    """Limit the training split, read what fits in memory, measure mean and std, and write the provenance.
+
+    Args:
+        splits: train, valid, test.
+        source: name, and licence or citation.
+        how: how the splits were made.
+        limit: most training images; None for all.
+
+    Raises:
+        UserError: a file of any split can't be read.
+    """
+    train, valid, test = splits
+    if limit is not None and limit < len(classes):
+        raise UserError(f"A limit of {limit} training images leaves none for some of the {len(classes)} classes.")
+    if limit is not None and limit < len(train):
+        train = train.subset(stratified(train.targets, (1 - limit / len(train), limit / len(train)), seed)[1][:limit])
+        how += f"; train limited to {len(train):,}"
+    for split in (train, valid, test):
+        if split.in_memory() is None:
+            split.check()
+    mean, std = train.statistics()
+    counts = f"{len(train):,} train / {len(valid):,} valid / {len(test):,} test"
+    image = train.image
+    return ImageData(
+        train, valid, test, classes, image.channels, image.size, mean, std, f"{source}; {counts}; {how}", best_accuracy
+    )
+
+
+def stratified(
+    targets: Tensor, fractions: Sequence[float], seed: int, groups: Sequence[Hashable] | None = None
+) -> list[Tensor]:
+    """Split indices at random, each class in the given fractions and the totals exact to rounding.
+
+    The first part gets what the others leave, and at least one sample of each class; the others get at least one of
+    each class that has enough for all parts. A group counts as one sample of the class of its first.
+
+    Args:
+        targets: class of each sample, int64 [N].
+        fractions: of the parts, summing to 1.
+        seed: of the shuffling; the same seed gives the same split.
+        groups: of each sample; samples of one group stay in one part. None where each is alone.
+
+    Returns:
+        Sorted indices of each part, int64.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    labels = targets.numpy()
+    first = np.arange(len(labels))  # of the group of each sample
+    if groups is not None:
+        seen: dict[Hashable, int] = {}
+        first = np.array([seen.setdefault(group, index) for index, group in enumerate(groups)])
+    heads = np.flatnonzero(first == np.arange(len(labels)))
+    part_of = np.zeros(len(labels), dtype=np.int64)
+    carry = [0.0] * len(fractions)  # rounding errors go on to the next class, so that totals are exact
+    for label in np.unique(labels[heads]):
+        queue = generator.permutation(heads[labels[heads] == label])
+        least = 1 if len(queue) >= len(fractions) else 0
+        start = 1  # one stays in the first part
+        for part in range(1, len(fractions)):
+            wanted = len(queue) * fractions[part] + carry[part]
+            size = min(max(round(wanted), least), len(queue) - start)
+            part_of[queue[start : start + size]] = part
+            carry[part] = wanted - size
+            start += size
+    return [torch.from_numpy(np.flatnonzero(part_of[first] == part)) for part in range(len(fractions))]
+
+
+def available_memory() -> int:
+    """Bytes that can still be used, by the kernel's count and, in a container, by its limit; 8 GiB where unknown."""
+    free = 8 * 2**30
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+        group = Path("/sys/fs/cgroup")
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["file"])  # cached files give way
+        free = min(free, int((group / "memory.max").read_text()) - used)
+    except (OSError, ValueError, KeyError):  # not Linux, or no limit ("max")
+        pass
+    return max(free, 0)
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

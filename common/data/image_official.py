@@ -1,0 +1,130 @@
+"""The official benchmark sets of torchvision: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, each file verified."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.data.image_arrays import shape_of
+from common.data.image_data import ImageData, Images, assemble, stratified
+from common.data.image_download import fetch_archive, move_files, staging
+from common.errors import UserError
+
+# torchvision class, source, share of the training set that is kept for validation (5,000 images each)
+OFFICIAL: dict[str, tuple[str, str, float]] = {
+    "mnist": ("MNIST", "MNIST (LeCun, Cortes and Burges 1998; usually given as CC BY-SA 3.0)", 1 / 12),
+    "fashion-mnist": ("FashionMNIST", "Fashion-MNIST (Xiao, Rasul and Vollgraf 2017; MIT)", 1 / 12),
+    "cifar10": ("CIFAR10", "CIFAR-10 (Krizhevsky 2009; no licence stated)", 1 / 10),
+    "cifar100": ("CIFAR100", "CIFAR-100 (Krizhevsky 2009; no licence stated), fine labels", 1 / 10),
+}
+COUNTS = {"train": 60_000, "t10k": 10_000}  # of both MNIST sets
+IDX_FILES = [f"{part}-{kind}-ubyte" for part in COUNTS for kind in ("images-idx3", "labels-idx1")]
+# Of the unpacked files; torchvision knows only those of the .gz. Fashion-MNIST's are checked by size.
+IDX_MD5 = {
+    "MNIST": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
+}
+FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+_AGAIN = "Remove it and run again: it is then downloaded anew."
+
+
+def official(
+    name: str, data_dir: Path, size: int | None, channels: int | None, seed: int, limit: int | None
+) -> ImageData:
+    """One of OFFICIAL, downloaded into `data_dir` unless found there; validation carved from the official train.
+
+    Raises:
+        UserError: it is not there and can't be downloaded, or a file is damaged or incomplete.
+    """
+    kind, source, share = OFFICIAL[name]
+    read = _read_mnist if "MNIST" in kind else _read_cifar
+    (x, y), (x_test, y_test), classes = read(kind, name, data_dir)
+    image = shape_of(size or max(28, x.shape[2]), channels or x.shape[1])
+    kept, held = stratified(y, (1 - share, share), seed)
+    train = Images(x, y, image)
+    return assemble(
+        [train.subset(kept), train.subset(held), Images(x_test, y_test, image)],
+        classes,
+        source,
+        f"official test; valid carved from train, stratified, seed {seed}",
+        limit=limit,
+        seed=seed,
+    )
+
+
+_Split = tuple[Tensor, Tensor]  # uint8 [N, C, H, W], int64 [N]
+
+
+def _torchvision(kind: str) -> Any:
+    import torchvision.datasets
+
+    return getattr(torchvision.datasets, kind)
+
+
+def _read_mnist(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, list[str]]:
+    places = [data_dir / kind / "raw", data_dir / name / kind / "raw", data_dir / "raw", data_dir]
+    folder = next((place for place in places if all(_present(place / file) for file in IDX_FILES)), None)
+    if folder is None:
+        dataset = _torchvision(kind)
+        files = f"{IDX_FILES[0]} and the other three {kind} files (plain or .gz, here or in {kind}/raw)"
+        urls = f"{dataset.mirrors[0]}{{{','.join(file for file, _ in dataset.resources)}}}"
+        with staging(data_dir, files, urls) as temporary:
+            dataset(temporary, download=True)  # checks the md5 of each .gz, and tries the mirrors
+            move_files(temporary / kind / "raw", places[0])
+        folder = places[0]
+    images, labels, test_images, test_labels = (_read_idx(folder / file, kind) for file in IDX_FILES)
+    classes = [str(digit) for digit in range(10)] if kind == "MNIST" else FASHION
+    return (images.unsqueeze(1), labels.long()), (test_images.unsqueeze(1), test_labels.long()), classes
+
+
+def _present(file: Path) -> bool:
+    return file.is_file() or file.with_name(file.name + ".gz").is_file()
+
+
+def _read_idx(file: Path, kind: str) -> Tensor:
+    """uint8 [N, 28, 28] or [N] of a plain or .gz idx file, its checksum and length verified."""
+    packed = not file.is_file()
+    if packed:
+        file = file.with_name(file.name + ".gz")
+        expected = dict(_torchvision(kind).resources)[file.name]
+    else:  # torchvision takes a second to import, and is not needed for these
+        expected = IDX_MD5.get(kind, {}).get(file.name, "")
+    count = COUNTS[file.name.split("-")[0]]
+    shape = (count, 28, 28) if "idx3" in file.name else (count,)
+    # Magic number (uint8, number of dimensions), then each dimension, all big-endian 32 bits.
+    header = b"".join(number.to_bytes(4, "big") for number in (0x800 + len(shape), *shape))
+    try:
+        content = file.read_bytes()
+        good = not expected or hashlib.md5(content, usedforsecurity=False).hexdigest() == expected
+        data = gzip.decompress(content) if packed and good else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file} can't be read: {error}.", _AGAIN) from error
+    if not good or not data.startswith(header) or len(data) != len(header) + torch.Size(shape).numel():
+        what = f"{file} is damaged or incomplete ({len(content):,} bytes): it is not the official file."
+        raise UserError(what, _AGAIN)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=len(header)).view(shape)
+
+
+def _read_cifar(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, list[str]]:
+    dataset = _torchvision(kind)
+    base = dataset.base_folder
+    places = [data_dir.parent] if data_dir.name == base else [data_dir, data_dir / name]
+    root = next((place for place in places if (place / base).is_dir()), None)
+    if root is None:
+        root = fetch_archive(data_dir, dataset.url, dataset.tgz_md5, base).parent
+    try:
+        train, test = dataset(root, train=True), dataset(root, train=False)  # checks the md5s before it unpickles
+    except RuntimeError as error:
+        raise UserError(f"{root / base} is damaged or incomplete: it is not the official data.", _AGAIN) from error
+    splits = [(torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets)) for part in (train, test)]
+    return splits[0], splits[1], list(train.classes)

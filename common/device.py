@@ -1,0 +1,259 @@
+"""Device, number format, memory layout, threads and seed, each with the reason for the choice."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+
+# Below this share of multiply-adds in dense convolutions bf16 gains nothing or loses on a CPU, and below
+# this much work per image the casts cost more than they save; docs/precision.md has the measurements.
+DENSE_CONVOLUTION_SHARE = 0.8
+MULTIPLY_ADDS_PER_IMAGE = 1e6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one model is computed. It is saved with the run, so that a resumed or repeated run does the same.
+
+    Attributes:
+        precision: "fp32", "bf16" or "fp16".
+        channels_last: whether images and convolution weights lie in memory as [B, H, W, C].
+        why: the reason, for the log.
+    """
+
+    precision: str
+    channels_last: bool
+    why: str
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """The context in which forward passes run."""
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return torch.autocast(device.type, dtype=dtype, enabled=self.precision != "fp32")
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+def pick_device(request: str, local_rank: int = 0) -> tuple[torch.device, str]:
+    """The device to compute on and the reason for it.
+
+    Args:
+        request: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        local_rank: which of this machine's processes this is; each takes its own GPU.
+
+    Raises:
+        UserError: what was asked for is not there.
+    """
+    kind = request.split(":")[0]
+    if kind == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", local_rank % torch.cuda.device_count()), "a CUDA GPU is there"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "an Apple GPU is there"
+        return torch.device("cpu"), "no GPU was found"
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: PyTorch finds no CUDA GPU here.", "Use --device cpu, or --device auto.")
+        index = request.partition(":")[2] or str(local_rank % torch.cuda.device_count())
+        if not index.isdigit() or int(index) >= torch.cuda.device_count():
+            raise UserError(f"--device {request}: there are {torch.cuda.device_count()} GPUs, counted from 0.")
+        return torch.device("cuda", int(index)), "asked for"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: there is no Apple GPU here.", "Use --device cpu, or --device auto.")
+    return torch.device(kind), "asked for"
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, such as "AMD EPYC, 2 threads" or "NVIDIA H200"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        import platform
+
+        return platform.processor() or platform.machine()
+
+
+def plan(model: nn.Module, sample: Tensor, device: torch.device, precision: str = "auto") -> Plan:
+    """Chooses number format and memory layout for a model, by rule or as asked.
+
+    The rule for "auto": on a GPU with bf16 units, bf16. On a CPU with bf16 instructions, bf16 where at least
+    DENSE_CONVOLUTION_SHARE of the multiply-adds are dense convolutions and an image takes at least
+    MULTIPLY_ADDS_PER_IMAGE of them; fp32 elsewhere. Networks of convolutions get channels_last.
+
+    Args:
+        model: on any device; it is run once on `sample` to count its work.
+        sample: one input batch of size 1, such as [1, C, H, W].
+    """
+    share, work = _convolution_work(model, sample)
+    channels_last = sample.dim() == 4 and share > 0 and device.type != "mps"
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16 needs a GPU.", "On a CPU use --precision bf16, fp32 or auto.")
+    if precision != "auto":
+        return Plan(precision, channels_last, "asked for")
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Plan("bf16", channels_last, "the GPU has bf16 units")
+        return Plan("fp32", channels_last, "the GPU has no bf16 units")
+    if device.type != "cpu":
+        return Plan("fp32", channels_last, "bf16 is not proven on this device")
+    if not cpu_has_bf16():
+        return Plan("fp32", channels_last, "this CPU has no bf16 instructions")
+    if share < DENSE_CONVOLUTION_SHARE:
+        return Plan("fp32", channels_last, f"only {share:.0%} of the work is dense convolution, bf16 would not pay")
+    if work < MULTIPLY_ADDS_PER_IMAGE:
+        return Plan("fp32", channels_last, "too little work per image for bf16 to pay")
+    return Plan(
+        "bf16", channels_last, f"{share:.0%} of the work is dense convolution and the CPU has bf16 instructions"
+    )
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 natively (AMX or AVX512-BF16; Arm's bf16 is not proven here)."""
+    with open(os.devnull) if not sys.platform.startswith("linux") else open("/proc/cpuinfo") as file:  # noqa: PTH123
+        flags = file.read()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _convolution_work(model: nn.Module, sample: Tensor) -> tuple[float, float]:
+    """The share of multiply-adds that are dense convolutions, and all multiply-adds, for one sample."""
+    work = {"dense": 0.0, "other": 0.0}
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            kernel = module.weight[0].numel()  # C / groups × height × width
+            # Fewer than 8 channels a group is depthwise in all but name: no matrix product worth the cast.
+            dense = module.in_channels // module.groups >= 8
+            work["dense" if dense else "other"] += output[0].numel() * kernel
+        elif isinstance(module, nn.Linear):
+            work["other"] += output[0].numel() * module.in_features
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    training = model.training
+    try:
+        with torch.no_grad(), isolated_rng(0, sample.device):
+            model.eval()(sample)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    total = work["dense"] + work["other"]
+    return (work["dense"] / total if total else 0.0), total
+
+
+@contextmanager
+def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Runs a block with its own seed and leaves the global random state as it was."""
+    devices = [device.index or 0] if device.type in ("cuda", "mps") else []
+    with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
+        torch.manual_seed(seed)
+        yield
+
+
+def mix_seed(*parts: int | str) -> int:
+    """One seed from several numbers, well spread: neighbours give unrelated random streams."""
+    return random.Random("-".join(map(str, parts))).getrandbits(32)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and PyTorch, and asks for deterministic kernels."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+    torch.manual_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; needed for fixed sums
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # A debugging aid of deterministic mode that would write every new tensor twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+
+
+def rng_state(device: torch.device) -> dict[str, object]:
+    """Every random state of this process, in types that load without unpickling."""
+    state: dict[str, object] = {
+        "python": [list(random.getstate()[1]), random.getstate()[2]],
+        "torch": torch.get_rng_state(),
+    }
+    if "numpy" in sys.modules:
+        name, keys, position, has_gauss, gauss = sys.modules["numpy"].random.get_state()
+        state["numpy"] = [name, keys.tolist(), int(position), int(has_gauss), float(gauss)]
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, object], device: torch.device) -> None:
+    """Restores what `rng_state` took."""
+    words, gauss = cast("list[Any]", state["python"])
+    random.setstate((3, tuple(words), gauss))
+    torch.set_rng_state(state["torch"])  # type: ignore[arg-type]
+    if "numpy" in state:
+        import numpy as np
+
+        name, keys, *rest = cast("list[Any]", state["numpy"])
+        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)  # type: ignore[arg-type]
+    if "mps" in state and device.type == "mps":
+        torch.mps.set_rng_state(state["mps"])  # type: ignore[arg-type]
+
+
+def set_threads(processes: int = 1) -> int:
+    """Shares this machine's cores among its processes; returns the threads of this one.
+
+    OMP_NUM_THREADS is the user's word for one process. torchrun sets it to 1 unasked, so there it says nothing.
+    """
+    if processes == 1 and os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        torch.set_num_threads(max(1, int(os.environ["OMP_NUM_THREADS"])))
+        return torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // processes)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep freed memory instead of returning it to the system after every step.
+
+    Activations are freed and asked for again each step; by default every round costs thousands of page
+    faults. Measured here: 1.1–1.3 × the images per second on small convolutional networks.
+    """
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # glibc; musl has none
+            libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+            libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its allowed maximum
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory this process has held, in megabytes: the GPU's where there is one, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

@@ -1,0 +1,30 @@
+"""Mistakes of the user: one clear line and a hint, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can put right. The command line prints it in one or two lines and exits with 2.
+
+    Args:
+        what: what was wrong, and where (the file, the flag, the row).
+        hint: what to do about it; may be empty.
+    """
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}\n{self.hint}" if self.hint else self.what
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """A hint that names the choice nearest to a misspelt value, or all choices where none is near."""
+    names = list(choices)
+    close = difflib.get_close_matches(value, names, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}?" if close else f"Choose one of: {', '.join(names)}."

@@ -1,0 +1,31 @@
+"""Measures a trained model again: `python -m common.evaluate RUN`. The numbers equal those of its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common import artifact, device, example
+from common.cli import exit_with, print_json
+
+
+def main(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="folder of a run, or of its model")],
+    data_dir: Annotated[str | None, typer.Option(help="where the data set lies now, if it was moved")] = None,
+) -> None:
+    """Evaluates a saved model on its test data and prints the metrics as one JSON object."""
+    saved = artifact.load(Path(run))
+    declared = example.get(saved.example)
+    config = declared.config().with_values(saved.config)
+    if data_dir is not None:
+        config = config.with_values({"data_dir": data_dir})
+    device.set_threads()
+    print_json(declared.evaluate(saved, config).values)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    exit_with(lambda: typer.main.get_command(app).main(prog_name="python -m common.evaluate", standalone_mode=False))

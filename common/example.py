@@ -1,0 +1,138 @@
+"""What an example declares, and the catalogue that finds every example."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from common.artifact import Artifact
+from common.config import Config
+from common.errors import UserError, nearest
+from common.metrics import Metrics
+from common.run import Run
+
+DOMAINS = ("vision", "nlp", "rl", "generative", "research")
+
+
+class Input(Protocol):
+    """What a model is asked with: an image, a text, a row, a seed, an observation."""
+
+    kind: str  # "image", "text", ...: the command line, the server and the page go by it
+    suffixes: tuple[str, ...]  # of the files that hold one
+
+    def decode(self, source: Path | bytes, name: str = "") -> Any:
+        """One raw input, from a file or from its bytes, as the model's batch takes it; UserError if it is none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which the example makes the same input again."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model in use.
+
+    Attributes:
+        input: how raw input is read.
+        predict: a list of decoded inputs to a list of answers, one JSON-able row each.
+    """
+
+    input: Any  # an Input; Any, because frozen dataclasses do not fit a protocol with plain attributes
+    predict: Callable[[Sequence[Any]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One use case. Declaring it is all that the catalogue, the launcher and the server need.
+
+    Attributes:
+        name: its module, such as "vision.train".
+        task: what it shows, in a few words.
+        model: the default model, in a few words.
+        seconds: about how long the default takes on a laptop.
+        headline: the metric that is named first.
+        config: its Config class.
+        train: from config to a finished run.
+        load: from an artifact to a Predictor.
+        evaluate: measures an artifact again, on the test data of its config; equal to what training printed.
+        tag: a few letters for the run's folder.
+    """
+
+    name: str
+    task: str
+    model: str
+    seconds: float
+    headline: str
+    config: type[Config]
+    train: Callable[[Any, Run], Metrics]
+    load: Callable[[Artifact], Predictor]
+    evaluate: Callable[[Artifact, Any], Metrics]
+    tag: Callable[[Any], str] = field(default=lambda config: str(config.data).split(":")[0])
+
+    @property
+    def domain(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def data(self) -> str:
+        return str(self.config().data)
+
+    @property
+    def command(self) -> str:
+        return f"python -m {self.name}"
+
+    def cli(self) -> None:
+        """Runs the example's command line and exits."""
+        # By name: the command line is a floor above, and importing an example must not import it.
+        importlib.import_module("common.cli").main(self)
+
+
+def names() -> list[str]:
+    """The modules that declare an example, found by reading the domains' files without running them."""
+    root = Path(__file__).parent.parent
+    files = [file for domain in DOMAINS for file in sorted((root / domain).rglob("*.py"))]
+    return [".".join(f.relative_to(root).with_suffix("").parts) for f in files if _declares_example(f)]
+
+
+def get(name: str) -> Example:
+    """The example of that name. Only names of the catalogue are imported, whatever an artifact says."""
+    known = names()
+    if name not in known:
+        raise UserError(f"There is no example {name!r}.", nearest(name, known))
+    example: Example = importlib.import_module(name).example
+    return example
+
+
+def catalogue() -> list[Example]:
+    """Every example."""
+    return [get(name) for name in names()]
+
+
+def _declares_example(file: Path) -> bool:
+    source = file.read_text(encoding="utf-8")
+    if "Example(" not in source:  # saves parsing most files
+        return False
+    targets: Iterable[ast.expr] = (
+        target for node in ast.parse(source).body if isinstance(node, ast.Assign) for target in node.targets
+    )
+    return any(isinstance(target, ast.Name) and target.id == "example" for target in targets)
+
+
+def class_rows(logits: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Answers of a classifier: the class and the probability of each, most probable first.
+
+    Args:
+        logits: [B, K], float.
+    """
+    rows = []
+    for probabilities in torch.softmax(logits.double(), dim=1):
+        values, order = probabilities.sort(descending=True, stable=True)
+        ranked = {classes[i]: round(v, 6) for i, v in zip(order.tolist(), values.tolist(), strict=True)}
+        rows.append({"class": classes[int(order[0])], "probabilities": ranked})
+    return rows

@@ -1,0 +1,85 @@
+"""Files that are complete or absent: write beside, flush to the disk, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from common.errors import UserError
+
+# What the operating system says when a place, not the program, is at fault.
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "Free some space, or choose another place with --out."),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space, or choose another place with --out."),
+    errno.EROFS: ("the file system is read-only", "Choose a place that can be written with --out."),
+    errno.EACCES: ("permission denied", "Choose a place that can be written with --out."),
+    errno.EPERM: ("permission denied", "Choose a place that can be written with --out."),
+    errno.ENOTDIR: ("a file is where a folder should be", "Choose another place with --out."),
+    errno.EEXIST: ("a file is where a folder should be", "Choose another place with --out."),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter one with --out."),
+    errno.EFBIG: ("the file would be larger than allowed", "Choose another place with --out."),
+}
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turns a full, read-only or forbidden place into a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        default = (error.strerror or str(error), "Choose another place with --out.")
+        reason, hint = _REASONS.get(error.errno or 0, default)
+        raise UserError(f"Can't write {path}: {reason}.", hint) from error
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file beside `path` that takes its name once everything is on the disk.
+
+    A crash, a kill or a full disk at any moment leaves the old `path` (or none) and never half a file.
+
+    Raises:
+        UserError: the place is full, read-only or forbidden.
+    """
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes 0600; results are for others to read
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all."""
+    with write_whole(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable; Windows cannot open a folder and needs no such call."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

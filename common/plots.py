@@ -1,0 +1,365 @@
+"""Figures by matplotlib's object API, as inline SVG that follows light and dark mode, or as pixels.
+
+A figure is drawn in the light colours below; `svg` replaces each of them by the CSS variable of its name, so other
+modules that draw with `canvas` and these colours get figures that follow the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import html
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID, PAPER, ACCENT, SECOND = "#1b1f27", "#5c6473", "#e3e6eb", "#ffffff", "#2450b8", "#8a94a6"
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", ACCENT: "accent", SECOND: "second"}
+CURVE_POINTS = 300  # drawn per curve; longer histories are averaged down to it
+
+_THEME: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "text.parse_math": False,  # a class named "$x" is not a formula
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 1.4,
+}
+
+
+@contextlib.contextmanager
+def _theme(more: Mapping[Any, Any] | None = None) -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context({**_THEME, **(more or {})}), warnings.catch_warnings():
+        # Class names may be in any script; the browser has the glyphs that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        yield
+
+
+@contextlib.contextmanager
+def canvas(label: str, width: float = 5.0, height: float = 3.6, rows: Sequence[float] = (1,)) -> Iterator[Any]:
+    """Gives a themed Figure and its list of Axes, one below the other; to be drawn on inside the `with`.
+
+    Args:
+        label: what the figure shows, for those who do not see it.
+        width, height: in inches; 5 is half a laptop's page and a whole phone's, where the text of 10 pt is readable.
+        rows: relative heights of the axes.
+    """
+    from matplotlib.figure import Figure
+
+    with _theme():
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER, label=label)
+        axes = figure.subplots(len(rows), 1, squeeze=False, sharex=len(rows) > 1, height_ratios=rows)
+        for ax in axes.flat:
+            ax.set_facecolor("none")
+        yield figure, list(axes.flat)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once: another pass would move things by fractions of a pixel
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Training curves as small multiples, one figure a quantity, the learning rate last.
+
+    Args:
+        history: the logged rows in order, each with "step" or "epoch" and any numbers. `train_x` (or x) and
+            `val_x` share a figure. Values that are not finite numbers are left out, as are times and rates.
+    """
+    unit = _unit(history)
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for i, row in enumerate(history):
+        for key, value in row.items():
+            if key in _NOT_CURVES or isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if math.isfinite(value):
+                name, part = _split(key)
+                panels.setdefault(name, {}).setdefault(part, []).append((float(row.get(unit, i)), float(value)))
+    for parts in panels.values():
+        if "" in parts and len(parts) > 1:  # `loss` beside `val_loss`
+            parts["train"] = parts.pop("") + parts.get("train", [])
+    order = sorted(panels, key=lambda name: ("loss" not in name, name in _RATES))
+    return [_curve(name, panels[name], unit) for name in order]
+
+
+_NOT_CURVES = {"step", "epoch", "time", "seconds", "wall_time", "elapsed", "images_per_second", "samples_per_second"}
+_RATES = {"lr", "learning_rate"}
+_PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+
+
+def _unit(history: Sequence[Mapping[str, Any]]) -> str:
+    """The x axis: epochs where they tell the rows of each key apart, else steps."""
+    if not all("epoch" in row for row in history):
+        return "step"
+    seen = [(key, row["epoch"]) for row in history for key in row if key not in _NOT_CURVES]
+    return "epoch" if len(set(seen)) == len(seen) else "step"
+
+
+def _split(key: str) -> tuple[str, str]:
+    """'val_loss' or 'val/loss' -> ('loss', 'validation')."""
+    head, separator, rest = key.replace("/", "_").partition("_")
+    return (rest, _PARTS[head]) if separator and head in _PARTS else (key, "")
+
+
+def _curve(name: str, parts: Mapping[str, list[tuple[float, float]]], unit: str) -> Figure:
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    title = "learning rate" if name in _RATES else name.replace("_", " ")
+    values = [y for points in parts.values() for _, y in points]
+    with canvas(f"{title} by {unit}", 3.6, 2.5) as (figure, (ax,)):
+        for part in sorted(parts):  # train, then validation above it
+            x, y = zip(*_thin(parts[part]), strict=True)
+            main = part != "train" or len(parts) == 1
+            marker = "o" if len(x) == 1 else None
+            ax.plot(x, y, color=ACCENT if main else SECOND, label=part, marker=marker, markersize=4)
+        if "loss" in name and min(values) > 0 and max(values) > 20 * min(values):
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 1000 * min(values) else (1,)))
+            ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            ax.yaxis.set_minor_formatter(lambda value, _: "")
+        else:
+            ax.locator_params(axis="y", nbins=4)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        only = next(iter(parts)) if len(parts) == 1 else ""
+        ax.set_title(f"{only} {title}".strip())
+        if name not in _RATES:
+            ax.set_title(f"{parts[max(parts)][-1][1]:.4g}", loc="right", color=ACCENT, fontweight="normal")
+        ax.set_xlabel(unit)
+        if len(parts) > 1:
+            ax.legend(loc="best")
+    return figure
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Averages neighbours, so that a long history stays a light figure."""
+    size = math.ceil(len(points) / CURVE_POINTS)
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """The confusion matrix [true][predicted], each row shaded by its shares; counts and names where K <= 20.
+
+    Below half a row the shade grows with the square root of the share, so that a confusion of 1 % is still seen.
+    """
+    from matplotlib.patches import PathPatch
+
+    k = len(classes)
+    label = f"Confusion matrix of {k} classes: true classes in rows, predicted classes in columns."
+    inches, points = (5.0, max(9, 14 - k)) if k <= 12 or k > 20 else (7.5, 8)
+    with canvas(label, inches, inches) as (figure, (ax,)):
+        for level, cells in _shades(matrix).items():
+            ax.add_patch(PathPatch(_squares(cells), facecolor=ACCENT, alpha=level, linewidth=0))
+            if k <= 20:
+                for i, j in cells:
+                    colour = PAPER if level >= 0.8 else INK
+                    ax.text(
+                        j + 0.5, i + 0.5, f"{matrix[i][j]:,}", color=colour, fontsize=points, ha="center", va="center"
+                    )
+        ax.set(xlim=(0, k), ylim=(k, 0), aspect="equal", xlabel="predicted", ylabel="true")
+        ax.grid(visible=False)
+        for spine in ax.spines.values():
+            spine.set(visible=True, color=GRID)
+        names = [_short(name) for name in classes] if k <= 20 else []
+        places = [i + 0.5 for i in range(len(names))]
+        upright = max(map(len, names), default=0) > 3
+        turned = {"rotation": 90, "rotation_mode": "anchor", "ha": "right", "va": "center"} if upright else {}
+        ax.set_xticks(places, names, **turned)
+        ax.set_yticks(places, names)
+    return figure
+
+
+def _shades(matrix: Sequence[Sequence[int]]) -> dict[float, list[tuple[int, int]]]:
+    """{opacity: cells (row, column)} of the cells that are not zero, in steps of 5 %.
+
+    No opacity lies between 0.6 and 0.8: there neither ink nor paper would be read well on the accent (WCAG AA).
+    """
+    shades: dict[float, list[tuple[int, int]]] = {}
+    for i, row in enumerate(matrix):
+        total = sum(row)
+        for j, count in enumerate(row):
+            if count:
+                share = count / total
+                opacity = 0.6 * math.sqrt(2 * share) if share < 0.5 else 0.6 + 0.4 * share
+                shades.setdefault(max(1, round(20 * opacity)) / 20, []).append((i, j))
+    return dict(sorted(shades.items()))
+
+
+def _squares(cells: Sequence[tuple[int, int]]) -> Any:
+    """One path of unit squares: 40,000 cells of 200 classes as patches of their own would be megabytes of SVG."""
+    from matplotlib.path import Path
+
+    corners = [(j + x, i + y) for i, j in cells for x, y in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))]
+    return Path(corners, [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(cells))
+
+
+def _short(name: str, length: int = 16) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def roc(curves: Mapping[str, Sequence[Any]]) -> Figure:
+    """ROC curves {class: (false positive rates, true positive rates, area)}; the three worst classes stand out."""
+    ranked = sorted(curves.items(), key=lambda item: item[1][2])
+    worst, rest = ranked[:3], ranked[3:]
+    with canvas(f"ROC curves of {len(curves)} classes, each against the rest.", 5.0, 5.0) as (figure, (ax,)):
+        ax.plot([0, 1], [0, 1], color=SECOND, linewidth=0.8, linestyle=(0, (2, 3)))
+        lines = []
+        for (name, (fpr, tpr, area)), style in zip(worst, ("-", (0, (4, 1.5)), (0, (1, 1.2))), strict=False):
+            label = f"{_short(name, 24)}: {area:.3f}"
+            lines += ax.plot(fpr, tpr, color=ACCENT, linestyle=style, label=label, zorder=3)
+        for fpr, tpr, _ in (curve for _, curve in rest):
+            label = f"{len(rest)} more: {rest[0][1][2]:.3f}–{rest[-1][1][2]:.3f}"
+            line = ax.plot(fpr, tpr, color=SECOND, linewidth=0.8, alpha=1 if len(rest) <= 20 else 0.4, label=label)
+        lines += line if rest else []
+        ticks = [0, 0.25, 0.5, 0.75, 1]
+        ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xticks=ticks, yticks=ticks)
+        ax.set(xlabel="false positive rate", ylabel="true positive rate")
+        title = "area under the curve" + (", worst first" if rest else "")
+        ax.legend(handles=lines, loc="lower right", title=title, alignment="left")
+        ax.get_legend().get_title().set(fontsize=9, color=MUTED)
+    return figure
+
+
+def reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
+    """Reliability diagram (Guo et al. 2017): accuracy by confidence, the gap to it, and how many samples where.
+
+    A gap under the diagonal is overconfidence, one above it is underconfidence. Gaps of fewer than 10 samples are pale.
+
+    Args:
+        bins: rows with low, high, count, and the means confidence and accuracy (None in an empty bin).
+    """
+    from matplotlib.patches import Patch
+
+    full = [b for b in bins if b["count"]]
+    n = sum(b["count"] for b in full)
+    width = bins[0]["high"] - bins[0]["low"]
+    left = [b["low"] for b in full]
+    with canvas("Reliability diagram: accuracy by confidence.", 5.0, 5.0, rows=(3, 1)) as (figure, (top, bottom)):
+        heights = [b["accuracy"] for b in full]
+        gaps = [b["confidence"] - b["accuracy"] for b in full]
+        bar = {"width": width, "align": "edge", "edgecolor": PAPER, "linewidth": 0.8}
+        top.bar(left, heights, color=ACCENT, alpha=0.35, **bar)
+        drawn = top.bar(left, gaps, bottom=heights, color=ACCENT, **bar)
+        for patch, b in zip(drawn, full, strict=True):
+            patch.set_alpha(1 if b["count"] >= 10 else 0.5)
+        top.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", yticks=[0, 0.25, 0.5, 0.75, 1])
+        handles = [
+            Patch(color=ACCENT, alpha=0.35, label="accuracy"),
+            Patch(color=ACCENT, label="gap to the mean confidence"),
+        ]
+        top.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2
+        )  # above, clear of the bars
+        bottom.bar(left, [b["count"] / n for b in full], color=SECOND, **bar)
+        bottom.set(xlabel="confidence", ylabel="share", ylim=(0, 1), yticks=[0.5, 1])
+        bottom.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as inline SVG without size, fonts and fixed colours of its own; the same figure gives the same bytes.
+
+    Colours become var(--ink), var(--accent), … of the page with the light colour as fallback; texts take the page's
+    font. Ids begin with a digest of the figure, so that different figures may stand on one page.
+    """
+    buffer = io.StringIO()
+    with _theme({"svg.fonttype": "none", "svg.hashsalt": "common.plots"}):
+        figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", text, flags=re.S)
+    text = re.sub(r"<[^>]+>", _tidy_tag, text)
+    text = re.sub(r">\s+<", ">\n<", text).replace("<g/>\n", "")
+    used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
+    text = prefix_ids(text, f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}-")
+    width = figure.get_size_inches()[0] * 72
+    label = html.escape(str(figure.get_label()), quote=True)
+    style = f"stroke-linejoin:round;min-width:{0.85 * width:.0f}px;max-width:{1.45 * width:.0f}px"
+    return re.sub(r"^<svg", f'<svg role="img" aria-label="{label}" style="{style}"', text)
+
+
+def _tidy_tag(match: re.Match[str]) -> str:
+    """Rounds coordinates, drops sizes, fonts and namespaces (HTML needs none), names the colours."""
+    tag = match[0].replace("xlink:href", "href")
+    if tag.startswith("<svg"):
+        return re.sub(r' (width|height|version|xmlns(:xlink)?)="[^"]*"', "", tag)
+    tag = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
+    tag = re.sub(r' d="[^"]*"', lambda d: re.sub(r"\s*([A-Zz])\s*", r"\1", d[0]), tag)
+    tag = re.sub(r"font: (?:(\w+) )?([\d.]+px) [^;\"]*", r"font-weight: \1; font-size: \2", tag)
+    tag = re.sub(r"font-weight: ;|font-family: [^;\"]*;?", "", tag)
+    tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda c: f"var(--{VARIABLES[c[0]]}, {c[0]})" if c[0] in VARIABLES else c[0], tag)
+
+
+def prefix_ids(text: str, prefix: str) -> str:
+    """Puts `prefix` before each id in an SVG and before each reference to one; texts are left alone."""
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}", tag[0]), text)
+
+
+def pixels(figure: Figure, dpi: int = 144) -> np.ndarray:
+    """The figure as uint8 [H, W, 3] in light colours, for TensorBoard's add_image(dataformats="HWC")."""
+    import numpy as np
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with _theme():
+        figure.savefig(buffer, format="png", dpi=dpi)  # restores the figure's own dpi and canvas
+    return np.array(Image.open(buffer).convert("RGB"))
+
+
+def data_uri(image: Tensor, min_size: int = 96, max_size: int = 192) -> str:
+    """An image uint8 [C, H, W] with 1, 3 or 4 channels as a data URI.
+
+    Smaller than `min_size`, it is enlarged by a whole factor, nearest neighbour, as PNG; larger than `max_size`, it
+    is reduced. Photographs (larger than `min_size` without alpha) become JPEG, a tenth of the bytes of PNG.
+    """
+    from PIL import Image
+
+    c, h, w = image.shape
+    data = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()  # [H, W, C]
+    picture = Image.fromarray(data[..., 0] if c == 1 else data)
+    side = max(h, w)
+    if side < min_size:
+        factor = math.ceil(min_size / side)
+        picture = picture.resize((w * factor, h * factor), Image.Resampling.NEAREST)
+    elif side > max_size:
+        picture.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
+    kind = "png" if side <= min_size or c == 4 else "jpeg"
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": 88}))
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

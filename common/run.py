@@ -1,0 +1,406 @@
+"""The Run: one training on disk, from its first step to its result, whatever interrupts it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common import checkpoint, device, distributed
+from common.config import Config, read_json
+from common.data.loaders import Batches
+from common.errors import UserError
+from common.files import explain_write_errors, write_json
+from common.tracking import Progress, Tracker, Window
+
+LOG_LINES = 200  # about as many log lines as a run writes during training, whatever its length
+# At most this share of training time goes into writing checkpoints, however slow the disk.
+CHECKPOINT_SHARE = 0.005
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM arrived; the step was finished and saved.
+
+    Attributes:
+        code: the exit code that the shell expects, 130 or 143.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+class Run:
+    """One training: its folder, its state, its loop.
+
+    Everything that changes during training is either passed to `track`, put into `state`, or in a global
+    random state; a checkpoint holds all three, so that a resumed run ends with the same bits as one that was
+    never stopped.
+
+    Args:
+        folder: of this run; created when training starts, so that a mistake found before leaves nothing behind.
+        example: name of the example, such as "vision.train".
+        config: resolved and checked.
+        resume: go on from the newest whole checkpoint in `folder`.
+        quiet: say nothing on stderr.
+
+    Attributes:
+        device: where to compute.
+        plan: number format and memory layout, once `place` has chosen them.
+        step: optimiser steps done.
+        epoch: the epoch of the current batch, from 0.
+        state: small plain values that belong to the training, such as the best score so far.
+        sections: of the report, added by the example: what it alone can show.
+    """
+
+    def __init__(self, folder: Path, example: str, config: Config, *, resume: bool = False, quiet: bool = False):
+        self.example = example
+        self.config = config
+        self.resume = resume
+        self.progress = Progress(quiet or distributed.rank() > 0)
+        self._facts = read_json(folder / "config.json") if resume else {}
+        device.keep_freed_memory()
+        self.device, self.device_why = device.pick_device(config.device, distributed.local_rank())
+        self.folder = distributed.share(folder)  # clocks differ; all ranks take the name that rank 0 chose
+        device.set_threads(distributed.local_world())
+        if resume and self.device.type == "cpu":  # another number of threads sums in another order
+            torch.set_num_threads(self._facts["threads"])
+        device.seed_everything(config.seed)
+        self.plan: device.Plan | None = None
+        self.step = 0
+        self.epoch = 0
+        self.last_in_epoch = False
+        self.state: dict[str, Any] = {}
+        self.checkpoints = checkpoint.Checkpoints(self.folder / "checkpoints")
+        self.tracker = Tracker(None)
+        self.train_seconds = 0.0
+        self.sections: list[Any] = []
+        self._tracked: dict[str, Any] = {}
+        self._best: dict[str, Tensor] | None = None
+        self._best_saved = True
+        self._window = Window()
+        self._saved_at, self._save_seconds, self._saved_step = time.monotonic(), 0.0, -1
+        self._signal = 0
+        self._log_every = 1
+        self.progress.say(f"device     {device.describe(self.device)} ({self.device_why})")
+
+    # -- what the training consists of ------------------------------------------------------------------
+
+    def place(self, model: nn.Module, sample: Tensor) -> nn.Module:
+        """Moves a model to the device in the number format and layout that suit it, and compiles it if asked.
+
+        The first model placed decides the plan of the run; a resumed run takes the plan it was started with.
+
+        Args:
+            sample: one input, [1, ...], by which the work of the model is judged.
+        """
+        if self.plan is None:
+            saved = self._facts.get("plan")
+            asked = self.config.precision
+            self.plan = device.Plan(**saved) if saved else device.plan(model, sample, self.device, asked)
+            layout = ", channels last" if self.plan.channels_last else ""
+            self.progress.say(f"precision  {self.plan.precision}{layout} ({self.plan.why})")
+        model = model.to(self.device).to(memory_format=self.plan.memory_format)
+        if self.config.compile:
+            model.compile()  # in place: the names of the weights stay as they are
+        return model
+
+    def autocast(self) -> Any:
+        """The context for forward passes: the number format that `place` chose."""
+        assert self.plan is not None, "place a model first"
+        return self.plan.autocast(self.device)
+
+    def track(self, **parts: Any) -> None:
+        """Names what a checkpoint holds: anything with `state_dict` and `load_state_dict`."""
+        self._tracked.update(parts)
+
+    # -- the loop ---------------------------------------------------------------------------------------
+
+    def loop(self, batches: Batches | None = None, *, epochs: int = 1, steps: int | None = None) -> Iterator[Any]:
+        """Yields the batches (or step numbers, without batches) that are still to be trained on.
+
+        After each one: count, log, save when due, and stop when asked to. The code behind the last batch of an
+        epoch (`run.last_in_epoch`) belongs to that step: a validation there is repeated or not, never halved.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM, once the step is finished and saved.
+            UserError: a logged value is not finite.
+        """
+        per_epoch = len(batches) if batches is not None else steps or 1
+        total = epochs * per_epoch if batches is not None else per_epoch
+        if steps is not None:
+            total = min(total, steps) if batches is not None else steps
+        self._log_every = max(1, total // LOG_LINES)
+        self._begin(total)
+        began, spent = time.monotonic(), self.train_seconds
+        try:
+            while self.step < total and not self.stopped:
+                self.epoch, start = divmod(self.step, per_epoch)
+                source = batches.epoch(self.epoch, start) if batches is not None else iter(range(start, total))
+                for batch in source:
+                    self.last_in_epoch = (self.step + 1) % per_epoch == 0
+                    yield batch
+                    self.step += 1
+                    self.train_seconds = spent + time.monotonic() - began
+                    self._after_step()
+                    if self.step >= total or self.stopped:
+                        break
+            self.flush()
+            self.save_checkpoint()
+        finally:
+            self.progress.stop()
+            self._release_signals()
+
+    def log(self, **values: Tensor | float) -> None:
+        """Notes values of this step. Means are written every few steps; the device is not made to wait."""
+        self._window.add(values)
+
+    def log_now(self, **values: float) -> None:
+        """Writes values that stand for themselves, such as those of a validation."""
+        for name, value in values.items():
+            if not -float("inf") < value < float("inf"):
+                self.flush()  # names the step of the loss that went wrong first, where there is one
+                self._fail(name, value, self.step + 1)
+        self.tracker.scalars(self.step + 1, self.epoch, values)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.progress.say(f"epoch {self.epoch + 1:>3}  step {self.step + 1:>6}  {text}")
+
+    def stop(self, reason: str) -> None:
+        """Ends the loop after this step."""
+        self.state["stopped"] = reason
+        self.progress.say(f"stopped early: {reason}")
+
+    @property
+    def stopped(self) -> bool:
+        return "stopped" in self.state
+
+    def flush(self) -> None:
+        """Writes the means of what was logged since the last time, and checks that they are finite."""
+        values = self._window_of_all()
+        means = {name: sum(v) / len(v) for name, v in values.items()}
+        length = max((len(v) for v in values.values()), default=0)
+        for name, series in values.items():
+            for position, value in enumerate(series):
+                if not -float("inf") < value < float("inf"):
+                    rate = values["lr"][position] if "lr" in values else None
+                    self._fail(name, value, self.step - length + position + 1, rate)
+        if means:
+            self.tracker.scalars(self.step, self.epoch, means)
+            self.progress.note("  ".join(f"{name} {value:.4g}" for name, value in means.items()))
+        self._window.clear()
+
+    def _window_of_all(self) -> dict[str, list[float]]:
+        """The window's values, step by step the mean over the processes, whose shares of a batch are equal."""
+        windows = distributed.gather(self._window.fetch())
+        return {
+            name: [sum(step) / len(windows) for step in zip(*(w[name] for w in windows), strict=True)]
+            for name in windows[0]
+        }
+
+    def _fail(self, name: str, value: float, step: int, rate: float | None = None) -> None:
+        steps = self.checkpoints.steps()
+        good = f"The last good checkpoint is {self.checkpoints.folder}/step-{steps[-1]}.pt." if steps else ""
+        at = f" at a learning rate of {rate:.3g}" if rate is not None else ""
+        raise UserError(f"{name} became {value} at step {step}{at}.", f"Try a lower --lr. {good}".strip())
+
+    def _after_step(self) -> None:
+        self.progress.update(self.step, self.epoch + 1)
+        if self.step % self._log_every == 0:
+            self.flush()
+        # Ranks see signals and clocks differently; they act on the largest of what they say.
+        wish = distributed.agree(float(self._signal) or (0.5 if self._due() else 0.0))
+        if wish:
+            self.save_checkpoint()
+        if wish >= 1:
+            raise Interrupted(int(wish))
+
+    def _due(self) -> bool:
+        waited = time.monotonic() - self._saved_at
+        wait = self.config.checkpoint_seconds
+        return waited >= (max(wait, self._save_seconds / CHECKPOINT_SHARE) if wait else 0)
+
+    # -- checkpoints ------------------------------------------------------------------------------------
+
+    def keep_best(self, score: float, weights: dict[str, Tensor]) -> bool:
+        """Keeps these weights if no earlier score was higher; they reach the disk with the next checkpoint.
+
+        Returns:
+            whether they were kept. Of equal scores the later is kept.
+        """
+        if score < self.state.get("best_score", -float("inf")):
+            return False
+        self.state.update(best_score=score, best_step=self.step + 1)
+        self._best = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+        self._best_saved = False
+        return True
+
+    def best(self) -> dict[str, Tensor]:
+        """The weights that `keep_best` kept."""
+        return self._best if self._best is not None else self.checkpoints.load_best()["weights"]
+
+    def save_checkpoint(self) -> None:
+        """Saves now, unless this step is saved already. Every rank takes part; rank 0 writes."""
+        if self.step in self.checkpoints.steps() and self.step == self._saved_step:
+            return
+        began = time.monotonic()
+        values = self._window.fetch()
+        finite = all(-float("inf") < v < float("inf") for series in values.values() for v in series)
+        if distributed.agree(float(not finite)):
+            self.flush()  # raises: weights that gave NaN are not worth keeping
+        random_states = distributed.gather(device.rng_state(self.device))
+        if distributed.rank() == 0:
+            state = {
+                "parts": {name: part.state_dict() for name, part in self._tracked.items()},
+                "state": self.state, "step": self.step, "window": values, "rng": random_states,
+                "seconds": {"train": self.train_seconds, "total": self.tracker.seconds},
+            }  # fmt: skip
+            if not self._best_saved:  # before the checkpoint that counts on it
+                self.checkpoints.save_best({"weights": self._best, "step": self.state["best_step"]})
+                self._best_saved = True
+            self.checkpoints.save(self.step, state)
+        self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - began
+        self._saved_step = self.step
+
+    def _begin(self, total: int) -> None:
+        """Makes the folder, or restores what was saved in it."""
+        clock = 0.0
+        self._saved_at = time.monotonic()
+        if distributed.world() > 1:  # each rank its own stream, for dropout
+            torch.manual_seed(device.mix_seed(self.config.seed, "rank", distributed.rank()))
+        if self.resume:
+            clock = self._restore()
+        elif distributed.rank() == 0:
+            self._create()
+        self.tracker.close()
+        self.tracker = Tracker(self.folder if distributed.rank() == 0 else None, self.step, clock)
+        self.progress.start(total, self.step)
+        self._catch_signals()
+
+    def _create(self) -> None:
+        with explain_write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.folder / "config.json", {"example": self.example, "config": self.config.to_dict(), **facts(self)}
+        )
+        self.progress.say(f"run        {self.folder}")
+
+    def _restore(self) -> float:
+        step, state, damaged = self.checkpoints.latest()
+        for line in damaged:
+            self.progress.say(f"warning: {line} Using the one before it.")
+        if state is None:
+            self.progress.say(f"resume     {self.folder} has no checkpoint yet: starting at step 0")
+            return 0.0
+        for name, part in self._tracked.items():
+            if name not in state["parts"]:
+                raise UserError(f"The checkpoint of {self.folder} holds no {name}.", "It was made by another version.")
+            part.load_state_dict(state["parts"][name])
+        self.state, self.step = state["state"], step
+        self._saved_step = step
+        self._window.load(state["window"])
+        if len(state["rng"]) != distributed.world():
+            raise UserError(
+                f"{self.folder} was trained by {len(state['rng'])} processes, this is {distributed.world()}.",
+                "Resume with the same number.",
+            )
+        device.set_rng_state(state["rng"][distributed.rank()], self.device)
+        self.train_seconds = state["seconds"]["train"]
+        self.progress.say(f"resume     {self.folder} at step {step}")
+        return float(state["seconds"]["total"])
+
+    # -- signals ----------------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        def note(number: int, frame: FrameType | None) -> None:
+            if self._signal:  # the second one does not wait for the step
+                raise Interrupted(number)
+            self._signal = number
+            self.progress.say(f"{signal.Signals(number).name}: finishing this step, then saving")
+
+        self._handlers = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def _release_signals(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """What a reader needs to repeat a run: command, commit, versions, device and why, plan."""
+    packages = ("torch", "torchvision", "numpy")
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "device": str(run.device), "device_name": device.describe(run.device), "device_why": run.device_why,
+        "threads": torch.get_num_threads(), "processes": distributed.world(),
+        "plan": vars(run.plan) if run.plan else None,
+    }  # fmt: skip
+
+
+def _git_commit() -> str | None:
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def new_folder(out: Path, example: str, tag: str) -> Path:
+    """A folder name for a new run, `<out>/<example>/<time>-<tag>`; nothing is created yet.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    parent = out / example
+    check_writable(parent)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{tag}"
+    folder, count = parent / name, 1
+    while folder.exists():
+        count += 1
+        folder = parent / f"{name}-{count}"
+    return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError if a folder (or the nearest one above it that exists) cannot be written; creates nothing."""
+    place = folder
+    while not place.exists() and place.parent != place:
+        place = place.parent
+    hint = "Choose a place that can be written with --out."
+    if not place.is_dir():
+        raise UserError(f"Can't write {folder}: {place} is a file.", hint)
+    # access() tells of permissions and of read-only file systems.
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"Can't write {folder}: no permission, or a read-only file system.", hint)
+
+
+def find_run(path: str, out: Path, example: str) -> Path | None:
+    """The folder that `--resume` means: a named one, or the newest run of the example under `out`.
+
+    Returns:
+        None where "latest" is asked for and there is none.
+    """
+    if path != "latest":
+        folder = Path(path)
+        if not (folder / "config.json").exists():
+            raise UserError(f"--resume {path}: there is no run there (no config.json).")
+        return folder
+    runs = sorted((out / example).glob("*/config.json"), key=lambda p: (p.stat().st_mtime_ns, p.parent.name))
+    return runs[-1].parent if runs else None

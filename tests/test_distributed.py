@@ -1,0 +1,69 @@
+"""N processes give the result of one, and only one of them writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from common.distributed import SyncBatchNorm, synchronize_batch_norm
+from tests.helpers import final_weights, mistake, only_run, python, result, torchrun
+
+ARGUMENTS = ["-m", "tests.toy", "--json", "--dropout", "0", "--epochs", "2"]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_n_processes_give_the_result_of_one(tmp_path: Path, processes: int) -> None:
+    arguments = [*ARGUMENTS, "--batch-size", "48"]  # batch norm, jitter and 120 test points over 3 processes
+    one = result(python(*arguments, "--out", tmp_path / "one"))
+    many = result(torchrun(processes, *arguments, "--out", tmp_path / "many"))
+    assert many["metrics"]["n"] == one["metrics"]["n"] == 120  # none counted twice
+    assert many["metrics"]["accuracy"] == pytest.approx(one["metrics"]["accuracy"], abs=1e-9)
+    left, right = final_weights(Path(one["run"])), final_weights(only_run(tmp_path / "many", "tests.toy"))
+    for name, value in left.items():
+        torch.testing.assert_close(right[name], value, rtol=2e-4, atol=2e-5)
+    first, second = ((Path(r["run"]) / "metrics.jsonl").read_text().splitlines() for r in (one, many))
+    for a, b in zip(first, second, strict=True):  # the loss is the mean over all processes
+        if "loss" in (expected := json.loads(a)):
+            assert json.loads(b)["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:
+    arguments = ["-m", "tests.toy", "--json", "--epochs", "3"]
+    whole = result(torchrun(2, *arguments, "--out", tmp_path / "whole"))
+    run = Path(whole["run"])
+    weights = final_weights(run)
+    # What a kill after the last checkpoint but one leaves behind.
+    (run / "result.json").unlink()
+    sorted((run / "checkpoints").glob("step-*.pt"))[-1].unlink()
+    again = torchrun(2, *arguments, "--resume", run)
+    assert result(again)["metrics"] == whole["metrics"]
+    for name, value in final_weights(run).items():
+        assert torch.equal(value, weights[name])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    process = torchrun(2, "-m", "tests.toy", "--batch-size", "33", "--out", tmp_path)
+    assert "error: --batch-size 33 cannot be shared equally among 2 processes." in process.stderr
+    assert process.stderr.count("error: --batch-size") == 1
+    assert process.returncode != 0
+
+
+def test_a_mistake_in_one_process_needs_no_group(tmp_path: Path) -> None:
+    assert "--lr is 0.0" in mistake(python("-m", "tests.toy", "--lr", "0", "--out", tmp_path))
+
+
+def test_sync_batch_norm_keeps_names_and_evaluates_like_batch_norm() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    model(torch.randn(4, 3, 8, 8))
+    model.eval()
+    images = torch.randn(2, 3, 8, 8)
+    expected, names = model(images), list(model.state_dict())
+    synchronize_batch_norm(model)
+    assert isinstance(model[1], SyncBatchNorm)
+    assert list(model.state_dict()) == names
+    assert torch.equal(model(images), expected)

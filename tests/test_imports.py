@@ -1,0 +1,37 @@
+"""The three libraries that must match each other do, and nothing heavy is imported unasked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT, python
+
+HEAVY = ["torchvision", "torchaudio", "sklearn", "matplotlib", "tensorboard", "PIL", "pandas", "transformers"]
+
+
+def test_torch_torchvision_and_torchaudio_work_together() -> None:
+    import torch
+    import torchaudio
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
+    kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)  # compiled against this very torch
+    assert kept.tolist() == [0, 2]
+    spectrogram = torchaudio.transforms.Spectrogram(n_fft=64)(torch.zeros(1, 640))
+    assert spectrogram.shape == (1, 33, 21)
+
+
+@pytest.mark.parametrize("module", ["common.cli", "common.predict", "vision.train"])
+def test_importing_loads_no_heavy_library(module: str) -> None:
+    code = f"import {module}, sys, json; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    process = python("-c", code)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout) == []
+
+
+def test_the_sagemaker_folder_is_no_package() -> None:
+    assert not (ROOT / "sagemaker" / "__init__.py").exists()
+    assert all("sagemaker" not in Path(p).parts for p in map(str, (ROOT / "common").rglob("*.py")))

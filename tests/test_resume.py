@@ -1,0 +1,184 @@
+"""A run that was stopped, anywhere and often, ends with the same bits as one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import checkpoint
+from common.cli import Options, execute
+from common.errors import UserError
+from common.run import Run
+from tests import toy
+from tests.helpers import ROOT, environment, final_weights, last_checkpoint, only_run, same
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "ema, clip, accumulate": {"ema": 0.9, "clip": 0.5, "accumulate": 3, "schedule": "cosine"},
+    "early stopping": {"patience": 1, "epochs": 12, "lr": 0.05},
+    "workers": {"streamed": True, "epochs": 2},
+}
+
+
+class Crash(BaseException):
+    """Stands for a kill: nothing in the project catches it."""
+
+
+def run_toy(out: Path, said: dict[str, Any], resume: bool = False) -> Path:
+    options = Options(out=str(out), quiet=True, resume="latest" if resume else None)
+    return Path(execute(toy.example, options, {"checkpoint_seconds": 0.0, **said})["run"])
+
+
+def assert_same_end(left: Path, right: Path) -> None:
+    assert same(final_weights(left), final_weights(right))
+    ends = [last_checkpoint(run) for run in (left, right)]
+    for end in ends:
+        del end["seconds"]
+    assert same(*ends)  # optimiser, schedule, averages, random states, best score
+    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (left, right)]
+    for line in lines[0] + lines[1]:
+        del line["seconds"]
+    assert lines[0] == lines[1]
+    results = [json.loads((run / "result.json").read_text())["metrics"] for run in (left, right)]
+    assert results[0] == results[1]
+
+
+def crash_after(count: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, raising Crash instead of its `count`-th call."""
+    calls = iter(range(count))
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if next(calls, None) is None:
+            raise Crash
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("said", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("moment", ["step", "writing", "validation", "evaluation"])
+def test_crash_and_resume_is_bit_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], moment: str
+) -> None:
+    whole = run_toy(tmp_path / "whole", said)
+    target, name, count = {
+        "step": (Run, "log", 9),
+        "writing": (checkpoint, "write_whole", 8),  # after config.json nothing else uses this module's name
+        "validation": (Run, "log_now", 1),  # at the end of the second epoch, after the weights were judged
+        "evaluation": (toy, "classification", 0),
+    }[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, crash_after(count, getattr(target, name)))
+        with pytest.raises(Crash):
+            run_toy(tmp_path / "cut", said)
+    assert_same_end(whole, run_toy(tmp_path / "cut", said, resume=True))
+
+
+def test_crash_at_every_step_in_turn_is_bit_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run_toy(tmp_path / "whole", {"epochs": 2})
+    resume = False
+    for _ in range(14):  # two steps of progress, then a crash, until the end
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "log", crash_after(2, Run.log))
+            try:
+                cut = run_toy(tmp_path / "cut", {"epochs": 2}, resume)
+                break
+            except Crash:
+                resume = True
+    assert_same_end(whole, cut)
+
+
+def test_kill_9_at_random_moments_is_bit_equal(tmp_path: Path) -> None:
+    arguments = ["--checkpoint-seconds", "0", "--epochs", "60", "--ema", "0.9"]
+    command = [sys.executable, "-m", "tests.toy", "--quiet", *arguments]
+    subprocess.run([*command, "--out", tmp_path / "whole"], cwd=ROOT, env=environment(), check=True)
+    kills = 0
+    for attempt in range(3):
+        process = subprocess.Popen([*command, "--out", tmp_path / "cut", "--resume"], cwd=ROOT, env=environment())
+        checkpoints = tmp_path / "cut" / "tests.toy"
+        deadline = time.monotonic() + 60
+        while not list(checkpoints.glob("*/checkpoints/step-*.pt")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(random.Random(attempt).uniform(0.0, 0.5) + (2.5 if attempt else 0))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    subprocess.run([*command, "--out", tmp_path / "cut", "--resume"], cwd=ROOT, env=environment(), check=True)
+    assert kills >= 1
+    assert_same_end(only_run(tmp_path / "whole", "tests.toy"), only_run(tmp_path / "cut", "tests.toy"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "tests.toy", "--epochs", "5000", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("epoch   2"):
+            break
+    process.send_signal(number)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert "Traceback" not in rest
+    run = only_run(tmp_path, "tests.toy")
+    assert f"continue with: python -m tests.toy --resume {run}" in rest
+    assert last_checkpoint(run)["step"] > 0
+    assert not (run / "result.json").exists()
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = run_toy(tmp_path, {})
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    result = execute(toy.example, Options(out=str(tmp_path), resume="latest", json=True), {})
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+    output = capfd.readouterr()
+    assert "is finished already; nothing was changed" in output.err
+    assert json.loads(output.out.splitlines()[-1]) == result
+
+
+def test_resume_starts_a_run_where_there_is_none(tmp_path: Path) -> None:
+    run = run_toy(tmp_path, {"epochs": 1}, resume=True)
+    assert (run / "result.json").exists()
+
+
+def test_resume_refuses_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy, "classification", crash_after(0, toy.classification))
+    with pytest.raises(Crash):
+        run_toy(tmp_path, {"dropout": 0.1})
+    with pytest.raises(UserError, match=r"was made with --dropout 0\.1, not 0\.5"):
+        run_toy(tmp_path, {"dropout": 0.5}, resume=True)
+    with pytest.raises(UserError, match="was made with --epochs 4, not 2"):
+        execute(toy.example, Options(out=str(tmp_path), tiny=True, resume="latest", quiet=True), {})
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = run_toy(tmp_path / "whole", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", crash_after(9, Run.log))
+        with pytest.raises(Crash):
+            run_toy(tmp_path / "cut", {})
+    newest = only_run(tmp_path / "cut", "tests.toy") / "checkpoints" / "step-9.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1  # one flipped bit
+    newest.write_bytes(content)
+    options = Options(out=str(tmp_path / "cut"), resume="latest")
+    cut = Path(execute(toy.example, options, {})["run"])
+    errors = capfd.readouterr().err
+    assert "step-9.pt is damaged" in errors
+    assert "at step 8" in errors
+    assert_same_end(whole, cut)

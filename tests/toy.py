@@ -1,0 +1,114 @@
+"""A smallest example for the tests of `common`: a dense network on random points, in well under a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common import artifact
+from common.config import Config, option
+from common.data.loaders import Loader
+from common.example import Example
+from common.metrics import Metrics, classification
+from common.run import Run
+from common.training import classification_score, fit, make_optimizer, predict_all
+
+CLASSES = ["a", "b", "c"]
+
+
+@dataclass(frozen=True)
+class ToyConfig(Config):
+    epochs: int = option(4, "passes over the training data", at_least=1)
+    ema: float = option(0.0, "decay of averaged weights", at_least=0, at_most=0.9999)
+    accumulate: int = option(1, "pieces of a batch", at_least=1)
+    clip: float = option(0.0, "largest norm of the gradient", at_least=0)
+    patience: int = option(0, "epochs without improvement before stopping", at_least=0)
+    schedule: str = option("one-cycle", "schedule", choices=("one-cycle", "cosine", "constant"))
+    streamed: bool = option(False, "read items through worker processes")
+    dropout: float = option(0.1, "dropout", at_least=0, at_most=0.9)
+    poison: bool = option(False, "put a NaN into the data")
+
+    @classmethod
+    def tiny(cls) -> ToyConfig:
+        return cls(epochs=2)
+
+
+class Points:
+    """`n` points in the plane's 20-dimensional cousin, labelled by a random linear map."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, streamed: bool) -> None:
+        self.inputs, self.targets, self._streamed = inputs, targets, streamed
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.inputs[index]
+
+    def in_memory(self) -> Tensor | None:
+        return None if self._streamed else self.inputs
+
+
+def points(config: ToyConfig) -> tuple[Points, Points]:
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.randn(600, 20, generator=generator)
+    targets = (inputs @ torch.randn(20, 3, generator=generator)).argmax(1)
+    if config.poison:
+        inputs[3] = float("nan")
+    return (
+        Points(inputs[:480], targets[:480], config.streamed),
+        Points(inputs[480:], targets[480:], config.streamed),
+    )
+
+
+def jitter(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    return inputs + 0.1 * torch.randn_like(inputs), targets
+
+
+def network(dropout: float) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(20, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(dropout), nn.Linear(32, len(CLASSES))
+    )
+
+
+def train(config: ToyConfig, run: Run) -> Metrics:
+    train_set, valid_set = points(config)
+    model = run.place(network(config.dropout), torch.zeros(1, 20))
+    batch: dict[str, Any] = {"device": run.device, "workers": 2 if config.streamed else None}
+    size = int(config.batch_size or 0)
+    valid = Loader(valid_set, 100, train=False, **batch)
+    model = fit(
+        run,
+        model,
+        nn.CrossEntropyLoss(),
+        Loader(train_set, size, train=True, seed=config.seed, augment=jitter, **batch),
+        epochs=config.epochs,
+        optimizer=make_optimizer("adamw", model, float(config.lr or 0), 0.01),
+        schedule=config.schedule,
+        validate=valid,
+        score=classification_score,
+        monitor="val_accuracy",
+        accumulate=config.accumulate,
+        clip=config.clip,
+        ema=config.ema,
+        patience=config.patience,
+    )
+    metrics = classification(CLASSES)(predict_all(model, valid), valid.targets)
+    artifact.save(run, model, inputs={}, classes=CLASSES, metrics=metrics)
+    return metrics
+
+
+def _none(*_: Any) -> Any:
+    raise AssertionError("the toy example has no predictor")
+
+
+example = Example(
+    name="tests.toy", task="Toy", model="MLP", seconds=1, headline="accuracy", config=ToyConfig,
+    train=train, load=_none, evaluate=_none,
+)  # fmt: skip
+
+if __name__ == "__main__":
+    example.cli()

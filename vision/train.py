@@ -1,0 +1,265 @@
+"""Trains an image classifier: one of nine families written here for small images, or any of torchvision's.
+
+python -m vision.train                                           scikit-learn's digits, in seconds, no download
+python -m vision.train --data mnist --model vgg                  60,000 digits, fetched once
+python -m vision.train --data folder:photos --model torchvision/resnet18 --weights imagenet --freeze
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from common.data.augment import Augment
+from torch import Tensor, nn
+
+from common import artifact, report
+from common.artifact import Artifact
+from common.config import Config, option
+from common.data.image_sources import SOURCES, ImageData, Images, load_images
+from common.data.images import ImageInput
+from common.data.loaders import Loader
+from common.distributed import first
+from common.example import Example, Predictor, class_rows
+from common.metrics import Metrics, classification
+from common.run import Run
+from common.training import classification_score, fit, make_optimizer, predict_all
+from vision import models
+
+# --- config ------------------------------------------------------------------------------------------------
+
+# What suits a data set, for every setting that was not given. The last line serves any data not named here.
+RECIPES: dict[str, dict[str, Any]] = {
+    "digits": {"model": "resnet", "epochs": 20, "batch_size": 64, "lr": 4e-3, "crop": 2, "rotate": 10.0},
+    "synthetic": {"model": "resnet", "epochs": 6, "batch_size": 32, "lr": 5e-3},
+    "mnist": {"model": "vgg", "epochs": 6, "batch_size": 128, "lr": 4e-3, "crop": 2, "rotate": 10.0},
+    "fashion-mnist": {"model": "resnet", "epochs": 15, "batch_size": 128, "lr": 4e-3, "crop": 2, "flip": True},
+    "cifar": {"model": "resnet", "epochs": 30, "batch_size": 128, "lr": 4e-3, "crop": 4, "flip": True,
+              "label_smoothing": 0.1},
+    "photos": {"model": "resnet", "epochs": 30, "batch_size": 32, "lr": 2e-3, "flip": True, "zoom": 0.5,
+               "label_smoothing": 0.1},
+}  # fmt: skip
+RECIPE_OF = {"cifar10": "cifar", "cifar100": "cifar", "npz": "cifar", "cub200": "photos", "folder": "photos"}
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """Everything that decides the result of one training."""
+
+    data: str = option("digits", "data set", group="Data", choices=tuple(SOURCES))
+    image_size: int | None = option(
+        None, "side of the square images, in pixels", group="Data", at_least=28, at_most=1024, unset="by data set"
+    )
+    model: str | None = option(
+        None, "network", group="Model", choices=(*models.FAMILIES, "torchvision/NAME"), unset="by data set"
+    )
+    size: str = option("small", "size of the network", group="Model", choices=models.SIZES)
+    weights: str = option("none", "weights to start from, of a torchvision model: imagenet, none, or a file",
+                          group="Model")  # fmt: skip
+    freeze: bool = option(False, "train only the last layer", group="Model")
+
+    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set")
+    batch_size: int | None = option(None, "images per step, over all processes", at_least=1, unset="by data set")
+    lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set")
+    optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
+    schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
+    weight_decay: float = option(0.02, "weight decay of matrices and kernels", at_least=0, at_most=10)
+    accumulate: int = option(1, "pieces into which a batch is cut to save memory", at_least=1)
+    clip: float = option(0.0, "largest norm of the gradient; 0 for none", at_least=0)
+    ema: float = option(0.0, "decay of averaged weights, such as 0.999; 0 for none", at_least=0, at_most=0.99999)
+    patience: int = option(0, "epochs without improvement before stopping; 0 for never", at_least=0)
+
+    flip: bool | None = option(None, "mirror images left to right", group="Augmentation", unset="by data set")
+    crop: int | None = option(None, "shift by up to this many pixels", group="Augmentation", at_least=0, at_most=64,
+                              unset="by data set")  # fmt: skip
+    rotate: float | None = option(None, "turn by up to this many degrees", group="Augmentation", at_least=0,
+                                  at_most=180, unset="by data set")  # fmt: skip
+    zoom: float | None = option(None, "crop away up to this share of the area", group="Augmentation", at_least=0,
+                                at_most=0.95, unset="by data set")  # fmt: skip
+    randaugment: int = option(0, "RandAugment magnitude; 0 for none", group="Augmentation", at_least=0, at_most=30)
+    mixup: float = option(0.0, "mixup alpha; 0 for none", group="Augmentation", at_least=0, at_most=10)
+    cutmix: float = option(0.0, "CutMix alpha; 0 for none", group="Augmentation", at_least=0, at_most=10)
+    label_smoothing: float | None = option(None, "share of the target spread over all classes", group="Augmentation",
+                                           at_least=0, at_most=0.9, unset="by data set")  # fmt: skip
+
+    @classmethod
+    def tiny(cls) -> TrainConfig:
+        return cls(data="synthetic", size="tiny", epochs=3)
+
+    def resolve(self) -> TrainConfig:
+        """Fills what was left open from the recipe of the data set."""
+        source = self.data.split(":")[0]
+        recipe: dict[str, Any] = {"flip": False, "crop": 0, "rotate": 0.0, "zoom": 0.0, "label_smoothing": 0.0}
+        recipe |= RECIPES[RECIPE_OF.get(source, source)]
+        missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
+        return replace(self, **missing)
+
+    def check(self) -> None:
+        super().check()
+        models.check(self.model, self.size, weights=self.weights, freeze=self.freeze)
+
+
+# --- data --------------------------------------------------------------------------------------------------
+
+
+def prepare(config: TrainConfig) -> ImageData:
+    """The three splits; validation is carved from train, test is looked at once."""
+    with first():
+        return load_images(
+            config.data,
+            data_dir=Path(config.data_dir) if config.data_dir else None,
+            size=config.image_size,
+            channels=models.required_channels(str(config.model)),
+            seed=config.seed,
+        )
+
+
+def image_input(config: TrainConfig, data: ImageData) -> ImageInput:
+    """How images, these and any later ones, become what the network takes."""
+    pretrained = models.weights_mean_std(config.weights)
+    mean, std = pretrained if pretrained else (data.mean, data.std)
+    return ImageInput(size=data.size, channels=data.channels, mean=mean, std=std)
+
+
+def batches(run: Run, config: TrainConfig, split: Images, inputs: ImageInput, augment: Augment | None = None) -> Loader:
+    """Batches of a split on the device; shuffled and augmented if `augment` is given."""
+    assert run.plan is not None
+    return Loader(
+        split,
+        int(config.batch_size or 0) if augment else 256,
+        train=augment is not None,
+        device=run.device,
+        seed=config.seed,
+        prepare=inputs.normalize,
+        augment=augment if augment and augment.active else None,
+        memory_format=run.plan.memory_format,
+    )
+
+
+# --- model -------------------------------------------------------------------------------------------------
+
+
+def build(config: TrainConfig, classes: int, channels: int, image_size: int) -> nn.Module:
+    """The network of a config: [B, channels, image_size, image_size] to logits [B, classes]."""
+    return models.build(
+        str(config.model), config.size, classes=classes, channels=channels, image_size=image_size,
+        weights=config.weights, freeze=config.freeze,
+    )  # fmt: skip
+
+
+# --- train -------------------------------------------------------------------------------------------------
+
+
+def train(config: TrainConfig, run: Run) -> Metrics:
+    """Trains, evaluates on the test split, and saves the model."""
+    data = prepare(config)
+    inputs = image_input(config, data)
+    run.progress.say(f"data       {data.provenance}")
+
+    model = build(config, len(data.classes), data.channels, data.size)
+    model = run.place(model, sample=torch.zeros(1, data.channels, data.size, data.size))
+    run.progress.say(f"model      {config.model} {config.size}, {sum(p.numel() for p in model.parameters()):,} weights")
+
+    augment = Augment(
+        flip=bool(config.flip), crop=int(config.crop or 0), rotate=config.rotate or 0.0, zoom=config.zoom or 0.0,
+        randaugment=config.randaugment, mixup=config.mixup, cutmix=config.cutmix, classes=len(data.classes),
+    )  # fmt: skip
+    model = fit(
+        run,
+        model,
+        nn.CrossEntropyLoss(label_smoothing=config.label_smoothing or 0.0),
+        batches(run, config, data.train, inputs, augment),
+        epochs=int(config.epochs or 0),
+        optimizer=make_optimizer(config.optimizer, model, float(config.lr or 0), config.weight_decay),
+        schedule=config.schedule,
+        validate=batches(run, config, data.valid, inputs),
+        score=classification_score,
+        monitor="val_accuracy",
+        accumulate=config.accumulate,
+        clip=config.clip,
+        ema=config.ema,
+        patience=config.patience,
+    )
+
+    metrics, logits = test(model, data, batches(run, config, data.test, inputs))
+    run.sections.append(mistakes(data, logits))
+    artifact.save(run, model, inputs=inputs.to_json(), classes=data.classes, metrics=metrics)
+    return metrics
+
+
+# --- evaluate ----------------------------------------------------------------------------------------------
+
+
+def test(model: nn.Module, data: ImageData, loader: Loader) -> tuple[Metrics, Tensor]:
+    """Metrics over the whole test split at once, and the logits [N, K] they come from."""
+    logits = predict_all(model, loader)
+    return classification(data.classes)(logits, data.test.targets), logits
+
+
+def mistakes(data: ImageData, logits: Tensor, count: int = 24) -> report.Section:
+    """The test images that the model got wrong with the most confidence."""
+    confidence, predicted = torch.softmax(logits.double(), dim=1).max(dim=1)
+    wrong = (predicted != data.test.targets).nonzero().flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True)][:count].tolist()
+    pictures = [
+        report.Picture(
+            image=data.test[i],
+            caption=f"{data.classes[predicted[i]]}, {confidence[i]:.0%} sure",
+            detail=f"is {data.classes[data.test.targets[i]]}",
+        )
+        for i in worst
+    ]
+    note = f"{len(wrong)} of {len(logits)} test images are misclassified; these are the most confident ones."
+    return report.pictures("Most confident mistakes", pictures, note)
+
+
+def evaluate(saved: Artifact, config: TrainConfig) -> Metrics:
+    """Measures a saved model again, as it is used: through its predictor's own preprocessing."""
+    data = prepare(config)
+    inputs = ImageInput.from_json(saved.inputs)
+    model = load_model(saved)
+    loader = Loader(data.test, 256, train=False, device=torch.device("cpu"), prepare=inputs.normalize)
+    return test(model, data, loader)[0]
+
+
+# --- predict -----------------------------------------------------------------------------------------------
+
+
+def load_model(saved: Artifact) -> nn.Module:
+    """The trained network, ready to be used."""
+    config = TrainConfig().with_values({**saved.config, "weights": "none"})  # its own weights come from the artifact
+    inputs = ImageInput.from_json(saved.inputs)
+    return saved.load_into(build(config, len(saved.classes), inputs.channels, inputs.size))
+
+
+def load(saved: Artifact) -> Predictor:
+    """An image in, its class and the probability of every class out."""
+    inputs = ImageInput.from_json(saved.inputs)
+    model = load_model(saved)
+
+    @torch.inference_mode()
+    def predict(images: Sequence[Tensor]) -> list[dict[str, Any]]:
+        logits = model(inputs.normalize(torch.stack(list(images))))  # [B, K]
+        return class_rows(logits, saved.classes)
+
+    return Predictor(input=inputs, predict=predict)
+
+
+example = Example(
+    name="vision.train",
+    task="Image classification",
+    model="ResNet",
+    seconds=15,
+    headline="accuracy",
+    config=TrainConfig,
+    train=train,
+    load=load,
+    evaluate=evaluate,
+    tag=lambda config: f"{config.model}-{config.data.split(':')[0]}".replace("/", "-"),
+)
+
+if __name__ == "__main__":
+    example.cli()
