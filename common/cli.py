@@ -278,8 +278,7 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
     settings = {name: str(value) for name, value in saved.pop("config").items()}
     hardware = {name: str(value) for name, value in saved.items()}
     hardware |= {f"seconds_{name}": f"{value:.1f}" for name, value in seconds.items()}
-    sections += [report.table("Config", ["setting", "value"], [[k, v] for k, v in settings.items()])]
-    report.write(run.folder / "report.html", report.page(task, run.folder.name, metrics, sections, hardware))
+    report.write(run.folder / "report.html", report.page(task, run.folder.name, metrics, sections, settings | hardware))
     if "confusion" in metrics.details:
         figure = plots.confusion(metrics.details["confusion"], metrics.details["classes"])
         run.tracker.image("confusion", plots.pixels(figure), run.step)

@@ -68,11 +68,11 @@ def classification(classes: Sequence[str]) -> Callable[[Tensor, Tensor], Metrics
     def measure(logits: Tensor, targets: Tensor) -> Metrics:
         _check(logits, targets, names)
         # One copy in float64: softmax in float32 would tie confident predictions at exactly 1.
-        scores = logits.detach().cpu().float()  # [N, K]
+        scores = logits.detach().cpu().double()  # [N, K]
         probabilities = scores.softmax(1)
         if not bool(probabilities.isfinite().all()):
             raise UserError("the logits to evaluate are not numbers (NaN or infinite)", _DIVERGED)
-        # scikit-learn warns of what our notes say, and whenever classes are many beside samples.
+        # What scikit-learn warns of (undefined metrics, many classes beside few samples) is said in the notes.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             return _measure(

@@ -91,7 +91,11 @@ def test_calibration_error_is_that_of_guo(seed: int) -> None:
         inside = (confidence > i / BINS) & (confidence <= (i + 1) / BINS)
         if inside.any():
             expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
-    assert measure(logits, targets).values["calibration_error"] == pytest.approx(expected, abs=1e-9)
+    metrics = measure(logits, targets)
+    assert metrics.values["calibration_error"] == pytest.approx(expected, abs=1e-9)
+    bins = metrics.details["reliability"]
+    assert sum(b["count"] for b in bins) == len(targets)
+    assert all(b["low"] < b["confidence"] <= b["high"] for b in bins if b["count"])
 
 
 def test_calibration_error_of_known_cases() -> None:

@@ -134,7 +134,7 @@ def batches(run: Run, config: TrainConfig, split: Images, inputs: ImageInput, au
         device=run.device,
         seed=config.seed,
         prepare=inputs.normalize,
-        augment=augment if augment and augment.active else None,
+        augment=augment if augment is not None and augment.active else None,
         memory_format=run.plan.memory_format,
     )
 
@@ -207,8 +207,8 @@ def mistakes(data: ImageData, logits: Tensor, count: int = 24) -> report.Section
     pictures = [
         report.Picture(
             image=data.test[i],
-            caption=f"{data.classes[predicted[i]]}, {confidence[i]:.0%} sure",
-            detail=f"is {data.classes[data.test.targets[i]]}",
+            caption=data.classes[int(predicted[i])],
+            detail=f"{confidence[i]:.1%} sure, is {data.classes[int(data.test.targets[i])]}",
         )
         for i in worst
     ]

@@ -56,6 +56,11 @@ class Augment:
         if (self.mixup or self.cutmix) and self.classes < 2:
             raise ValueError("mixup and cutmix need the number of classes")
 
+    @property
+    def active(self) -> bool:
+        """Whether any augmentation is on."""
+        return any((self.flip, self.crop, self.rotate, self.zoom, self.randaugment, self.mixup, self.cutmix))
+
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Augment one batch."""
         if self.flip:

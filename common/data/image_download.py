@@ -17,12 +17,13 @@ PATIENCE = 30.0  # seconds without an answer; the system's own default is minute
 
 
 @contextmanager
-def staging(folder: Path, files: str, url: str) -> Iterator[Path]:
+def staging(folder: Path, name: str, files: str, url: str) -> Iterator[Path]:
     """A temporary folder inside `folder`, for a download; gone afterwards, and so is `folder` if it is new and empty.
 
     Args:
         folder: where the data shall be in the end.
-        files: what was looked for in it, for the message.
+        name: of the data set, for the message.
+        files: what was looked for in the folder.
         url: what can be fetched by hand.
 
     Raises:
@@ -37,9 +38,9 @@ def staging(folder: Path, files: str, url: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
             yield Path(temporary)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].removeprefix("<urlopen error ")
         raise UserError(
-            f"No {files} in {folder}, and the download failed: {reason}",
+            f"{name} is not in {folder} (looked for {files}), and the download failed: {reason.rstrip('.>')}.",
             f"Fetch {url} into that folder by hand, or point --data-dir at the folder that has the files.",
         ) from error
     finally:
@@ -58,7 +59,7 @@ def fetch_archive(folder: Path, url: str, md5: str, member: str) -> Path:
     from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
     name = url.rsplit("/", 1)[1]
-    with staging(folder, f"{member} or {name}", url) as temporary:
+    with staging(folder, member, f"that folder or {name}", url) as temporary:
         archive = folder / name
         if not check_integrity(archive, md5):
             download_url(url, temporary, name, md5)

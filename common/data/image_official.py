@@ -76,9 +76,9 @@ def _read_mnist(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, l
     folder = next((place for place in places if all(_present(place / file) for file in IDX_FILES)), None)
     if folder is None:
         dataset = _torchvision(kind)
-        files = f"{IDX_FILES[0]} and the other three {kind} files (plain or .gz, here or in {kind}/raw)"
+        files = f"{IDX_FILES[0]} and three more, plain or .gz, also in {kind}/raw"
         urls = f"{dataset.mirrors[0]}{{{','.join(file for file, _ in dataset.resources)}}}"
-        with staging(data_dir, files, urls) as temporary:
+        with staging(data_dir, kind, files, urls) as temporary:
             dataset(temporary, download=True)  # checks the md5 of each .gz, and tries the mirrors
             move_files(temporary / kind / "raw", places[0])
         folder = places[0]
