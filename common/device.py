@@ -20,6 +20,8 @@ from common.errors import UserError
 # this much work per image the casts cost more than they save; docs/precision.md has the measurements.
 DENSE_CONVOLUTION_SHARE = 0.8
 MULTIPLY_ADDS_PER_IMAGE = 1e6
+# Below this much work per sample a second thread gains nothing, and on a busy machine waiting for it costs much.
+MULTIPLY_ADDS_PER_THREAD = 4e6
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Plan:
     Attributes:
         precision: "fp32", "bf16" or "fp16".
         channels_last: whether images and convolution weights lie in memory as [B, H, W, C].
+        threads: of the CPU; another number would sum in another order and end with other bits.
         why: the reason, for the log.
     """
 
     precision: str
     channels_last: bool
     why: str
+    threads: int = 1
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The context in which forward passes run."""
@@ -107,25 +111,31 @@ def plan(model: nn.Module, sample: Tensor, device: torch.device, precision: str 
     """
     share, work = _convolution_work(model, sample)
     channels_last = sample.dim() == 4 and share > 0 and device.type != "mps"
-    if precision == "fp16" and device.type == "cpu":
-        raise UserError("--precision fp16 needs a GPU.", "On a CPU use --precision bf16, fp32 or auto.")
-    if precision != "auto":
-        return Plan(precision, channels_last, "asked for")
+    threads = 1 if device.type == "cpu" and work < MULTIPLY_ADDS_PER_THREAD else torch.get_num_threads()
+    if precision == "auto":
+        precision, why = _choose_precision(device, share, work)
+    else:
+        why = "asked for"
+        if precision == "fp16" and device.type == "cpu":
+            raise UserError("--precision fp16 needs a GPU.", "On a CPU use --precision bf16, fp32 or auto.")
+    return Plan(precision, channels_last, why, threads)
+
+
+def _choose_precision(device: torch.device, share: float, work: float) -> tuple[str, str]:
+    """The number format that pays, and why; see `plan`."""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
-            return Plan("bf16", channels_last, "the GPU has bf16 units")
-        return Plan("fp32", channels_last, "the GPU has no bf16 units")
+            return "bf16", "the GPU has bf16 units"
+        return "fp32", "the GPU has no bf16 units"
     if device.type != "cpu":
-        return Plan("fp32", channels_last, "bf16 is not proven on this device")
+        return "fp32", "bf16 is not proven on this device"
     if not cpu_has_bf16():
-        return Plan("fp32", channels_last, "this CPU has no bf16 instructions")
+        return "fp32", "this CPU has no bf16 instructions"
     if share < DENSE_CONVOLUTION_SHARE:
-        return Plan("fp32", channels_last, f"only {share:.0%} of the work is dense convolution, bf16 would not pay")
+        return "fp32", f"{share:.0%} of the work is dense convolution, too little for bf16 to pay"
     if work < MULTIPLY_ADDS_PER_IMAGE:
-        return Plan("fp32", channels_last, "too little work per image for bf16 to pay")
-    return Plan(
-        "bf16", channels_last, f"{share:.0%} of the work is dense convolution and the CPU has bf16 instructions"
-    )
+        return "fp32", "too little work per image for bf16 to pay"
+    return "bf16", f"{share:.0%} of the work is dense convolution, and the CPU has bf16 instructions"
 
 
 def cpu_has_bf16() -> bool:

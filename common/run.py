@@ -76,8 +76,6 @@ class Run:
         self.device, self.device_why = device.pick_device(config.device, distributed.local_rank())
         self.folder = distributed.share(folder)  # clocks differ; all ranks take the name that rank 0 chose
         device.set_threads(distributed.local_world())
-        if resume and self.device.type == "cpu":  # another number of threads sums in another order
-            torch.set_num_threads(self._facts["threads"])
         device.seed_everything(config.seed)
         self.plan: device.Plan | None = None
         self.step = 0
@@ -111,6 +109,7 @@ class Run:
             saved = self._facts.get("plan")
             asked = self.config.precision
             self.plan = device.Plan(**saved) if saved else device.plan(model, sample, self.device, asked)
+            torch.set_num_threads(self.plan.threads)
             layout = ", channels last" if self.plan.channels_last else ""
             self.progress.say(f"precision  {self.plan.precision}{layout} ({self.plan.why})")
         model = model.to(self.device).to(memory_format=self.plan.memory_format)

@@ -23,6 +23,7 @@ from common.data.image_sources import SOURCES, ImageData, Images, load_images
 from common.data.images import ImageInput
 from common.data.loaders import Loader
 from common.distributed import first
+from common.errors import UserError
 from common.example import Example, Predictor, class_rows
 from common.metrics import Metrics, classification
 from common.run import Run
@@ -99,7 +100,14 @@ class TrainConfig(Config):
 
     def check(self) -> None:
         super().check()
-        models.check(self.model, self.size, weights=self.weights, freeze=self.freeze)
+        if self.model is not None:
+            models.check_name(self.model)
+            if self.weights == "imagenet" and not self.model.startswith(models.TORCHVISION):
+                raise UserError(f"--weights imagenet: there are none for {self.model}.", "Use --model torchvision/NAME.")
+        if self.weights not in ("imagenet", "none") and not Path(self.weights).is_file():
+            raise UserError(f"--weights {self.weights}: no such file.", "Use imagenet, none, or the path of a file.")
+        if self.freeze and self.weights == "none":
+            raise UserError("--freeze trains only the last layer; the others need --weights.")
 
 
 # --- data --------------------------------------------------------------------------------------------------
@@ -119,7 +127,7 @@ def prepare(config: TrainConfig) -> ImageData:
 
 def image_input(config: TrainConfig, data: ImageData) -> ImageInput:
     """How images, these and any later ones, become what the network takes."""
-    pretrained = models.weights_mean_std(config.weights)
+    pretrained = models.weights_mean_std(config.weights, str(config.model))
     mean, std = pretrained if pretrained else (data.mean, data.std)
     return ImageInput(size=data.size, channels=data.channels, mean=mean, std=std)
 
@@ -230,7 +238,7 @@ def evaluate(saved: Artifact, config: TrainConfig) -> Metrics:
 
 def load_model(saved: Artifact) -> nn.Module:
     """The trained network, ready to be used."""
-    config = TrainConfig().with_values({**saved.config, "weights": "none"})  # its own weights come from the artifact
+    config = TrainConfig().with_values({**saved.config, "weights": "none", "freeze": False})  # its own weights come from the artifact
     inputs = ImageInput.from_json(saved.inputs)
     return saved.load_into(build(config, len(saved.classes), inputs.channels, inputs.size))
 

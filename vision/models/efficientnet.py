@@ -4,7 +4,6 @@ Deviations from the paper:
 1. Below 96 px the stem and the second stage have stride 1 (layers.reduction), so that 28 px end at 4×4, not 1×1.
 2. No stochastic depth.
 3. `tiny` and `small` have their own, shorter stages with expansion 3 or 4; dropout only in `base` and `large`.
-4. Widths are rounded to multiples of 8 to the nearest, without the paper's rule of at most 10 % down.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class InvertedResidual(nn.Module):
             layers.append(SqueezeExcite(hidden, squeeze, act))
         project = conv_bn_act(hidden, outputs, 1, act=None)
         if self.residual:
-            nn.init.zeros_(project[-1].weight)  # the block starts as the identity
+            start_at_zero(project[-1])
         self.layers = nn.Sequential(*layers, project)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]
@@ -98,6 +98,15 @@ def init_weights(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def start_at_zero(module: nn.Module) -> None:
+    """Zeroes the last layer of a residual branch, so that the block starts as the identity.
+
+    For batch norm: Goyal et al., 2017, arXiv:1706.02677.
+    """
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+
+
 def count_parameters(model: nn.Module) -> int:
     """The number of weights, trained or frozen."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -109,13 +118,15 @@ def model_facts(model: nn.Module, channels: int, image_size: int) -> dict[str, i
     FLOPs are those of convolutions and matrix products in one forward pass, and one multiply-add counts as
     two: half of it are the MACs that papers often quote. The model is run once in eval mode and left as it was.
     """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     first = next(model.parameters())
     image = torch.zeros(1, channels, image_size, image_size, device=first.device, dtype=first.dtype)
     was_training = {module: module.training for module in model.modules()}
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # Attention as plain matrix products: the counter does not know the CPU's fused kernel.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.forward(image)  # not model(image): a compiled model would compile for this one size
     for module, training in was_training.items():
         module.training = training

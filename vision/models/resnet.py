@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision.models.layers import conv_bn_act, init_weights, stem
+from vision.models.layers import conv_bn_act, init_weights, start_at_zero, stem
 
 # widths and blocks: channels and residual blocks of each stage (a bottleneck's output has four times the width)
 SIZES: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ class Block(nn.Module):
                 conv_bn_act(inputs, width, 3, stride),
                 last := conv_bn_act(width, outputs, 3, act=None),
             )
-        nn.init.zeros_(last[-1].weight)
+        start_at_zero(last[-1])
         changes = stride != 1 or inputs != outputs
         self.shortcut = conv_bn_act(inputs, outputs, 1, stride, act=None) if changes else nn.Identity()
 

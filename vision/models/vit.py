@@ -9,7 +9,8 @@ Deviations from the paper:
 3. `base` and `large` have the widths of DeiT-Ti and DeiT-S (Touvron et al., 2020, arXiv:2012.12877): the
    86 M parameters of ViT-B need more than small images give (torchvision/vit_b_16 has them).
 4. `tiny` and `small` have MLPs of twice the width, not four times.
-5. Xavier-uniform linear layers throughout, also the head, which the paper starts at zero; no dropout.
+5. Xavier-uniform linear layers, also the head, which the paper starts at zero; the last linear layer of each
+   residual branch starts at zero instead, so that each block starts as the identity. No dropout.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vision.models.layers import reduction
+from vision.models.layers import reduction, start_at_zero
 
 # width: of a token; mlp: hidden width of an MLP in units of it
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"width": 32, "depth": 2, "heads": 2, "mlp": 2},
-    "small": {"width": 64, "depth": 6, "heads": 4, "mlp": 2},
+    "small": {"width": 96, "depth": 4, "heads": 4, "mlp": 2},
     "base": {"width": 192, "depth": 12, "heads": 3, "mlp": 4},
     "large": {"width": 384, "depth": 12, "heads": 6, "mlp": 4},
 }
@@ -95,6 +96,10 @@ class ViT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, Block):
+                start_at_zero(module.attention.project)
+                start_at_zero(module.mlp[-1])
 
     def forward(self, images: Tensor) -> Tensor:  # [B, C, H, W] -> logits [B, classes]
         images = F.pad(images, (0, self.padding, 0, self.padding))

@@ -1,0 +1,98 @@
+"""Every example of the catalogue, found and not listed, through everything that a user expects of any."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import artifact, example
+from tests.helpers import ROOT, environment, final_weights, only_run, python, result, same, torchrun
+
+EXAMPLES = example.names()
+
+
+@pytest.fixture(scope="module", params=EXAMPLES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def trained(name: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The result of one tiny training."""
+    return result(python("-m", name, "--tiny", "--json", "--out", tmp_path_factory.mktemp("whole")))
+
+
+def test_the_catalogue_has_examples() -> None:
+    assert "vision.train" in EXAMPLES
+
+
+def test_tiny_training_ends_with_a_whole_run(name: str, trained: dict[str, Any]) -> None:
+    declared = example.get(name)
+    assert trained["example"] == name
+    assert declared.headline in trained["metrics"]
+    assert all(isinstance(v, (int, float)) for v in trained["metrics"].values())
+    run = Path(trained["run"])
+    assert json.loads((run / "result.json").read_text()) == trained
+    report = (run / "report.html").read_text()
+    assert report.startswith("<!doctype html>")
+    assert "http" not in report.replace("http://www.w3.org/", "")  # self-contained
+    assert list(run.glob("events.out.tfevents*"))
+    assert (run / "metrics.jsonl").read_text().count("\n") >= 2
+    saved = artifact.load(run)
+    assert (saved.example, saved.metrics) == (name, trained["metrics"])
+
+
+def test_the_same_seed_gives_the_same_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
+    again = result(python("-m", name, "--tiny", "--json", "--out", tmp_path))
+    assert again["metrics"] == trained["metrics"]
+    assert same(final_weights(Path(again["run"])), final_weights(Path(trained["run"])))
+
+
+def test_another_seed_gives_another_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
+    other = result(python("-m", name, "--tiny", "--json", "--seed", "1", "--out", tmp_path))
+    assert not same(final_weights(Path(other["run"])), final_weights(Path(trained["run"])))
+
+
+def test_kill_and_resume_is_bit_equal(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", name, "--tiny", "--json", "--checkpoint-seconds", "0", "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*/*/checkpoints/step-*.pt"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    run = only_run(tmp_path, name)
+    assert not (run / "result.json").exists(), "the kill came too late to show anything"
+    resumed = result(python("-m", name, "--json", "--resume", "--out", tmp_path))
+    assert Path(resumed["run"]) == run
+    assert resumed["metrics"] == trained["metrics"]
+    assert same(final_weights(run), final_weights(Path(trained["run"])))
+
+
+def test_the_saved_model_measures_the_same_in_a_fresh_process(trained: dict[str, Any]) -> None:
+    measured = result(python("-m", "common.evaluate", trained["run"]))
+    for metric, value in trained["metrics"].items():
+        assert measured[metric] == pytest.approx(value, abs=1e-6), metric
+
+
+def test_two_processes(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
+    together = result(torchrun(2, "-m", name, "--tiny", "--json", "--out", tmp_path))
+    assert together["metrics"].keys() == trained["metrics"].keys()
+    assert together["metrics"].get("n") == trained["metrics"].get("n")  # no sample counted twice
+    left, right = final_weights(Path(together["run"])), final_weights(Path(trained["run"]))
+    assert {k: v.shape for k, v in left.items()} == {k: v.shape for k, v in right.items()}
+    assert len(list((tmp_path / name).iterdir())) == 1  # only one of them writes
+
+
+def test_help_names_the_example(name: str) -> None:
+    process = python("-m", name, "--help")
+    assert process.returncode == 0
+    assert f"python -m {name}" in process.stdout
+    assert example.get(name).task in process.stdout
