@@ -170,7 +170,7 @@ def page(rows: list[dict[str, Any]], said: dict[str, Any], seeds: list[int]) -> 
     """The comparison as one self-contained HTML page."""
     ranked = sorted(rows, key=lambda r: -r["accuracy"])
     cells = [[_cell(row, column) for column in COLUMNS] for row in ranked]
-    note = f"Test split of {rows[0]['n']:,} images; seeds {', '.join(map(str, seeds))}; same epochs, batch and schedule."
+    note = f"Test split of {rows[0]['n']:,} images; seeds {', '.join(map(str, seeds))}; same budget for all."
     sections = [
         report.table("Side by side", list(COLUMNS.values()), cells, note),
         report.figure("Accuracy against training time", tradeoff(ranked), "Up and to the left is better."),

@@ -53,7 +53,11 @@ def main() -> None:
     device.set_threads()
     write = sys.stdout.write
     write(f"{device.describe(torch.device('cpu'))}, torch {torch.__version__}; images/s in training, best of 3\n\n")
-    write("| network | px | batch | fp32 | fp32, channels last | bf16 | bf16, channels last | rule |\n|" + " --- |" * 8 + "\n")
+    write(
+        "| network | px | batch | fp32 | fp32, channels last | bf16 | bf16, channels last | rule |\n|"
+        + " --- |" * 8
+        + "\n"
+    )
     for name, size, side, batch in CASES:
         rates = [images_per_second(name, size, side, batch, p, c) for p in ("fp32", "bf16") for c in (False, True)]
         channels = models.required_channels(name) or 1

@@ -7,7 +7,8 @@ Deviations from the paper:
 3. A linear layer with cross-entropy in place of Gaussian (RBF) outputs.
 4. C1 is padded, so that 28 px (not 32) gives the paper's 28, 14, 10, 5, 1. Larger images leave C5, which is a
    convolution in the paper too, more than one position; their maximum is taken.
-5. Images from 96 px on pass a stem that shrinks them by 4 (layers.stem) into C1.
+5. Images from 96 px on pass a stem that shrinks them by 4 (layers.stem) into C1; C3 is padded then, since 96 px
+   leave it 12.
 6. `tiny` has the paper's widths; the other sizes double them.
 """
 
@@ -38,7 +39,7 @@ class LeNet(nn.Module):
             nn.Conv2d(c1 if shrink else channels, c1, 5, padding=2),  # C1: [B, c1, 28, 28]
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2),  # S2: [B, c1, 14, 14]
-            nn.Conv2d(c1, c3, 5),  # C3: [B, c3, 10, 10]
+            nn.Conv2d(c1, c3, 5, padding=2 if shrink else 0),  # C3: [B, c3, 10, 10]
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2),  # S4: [B, c3, 5, 5]
             nn.Conv2d(c3, c5, 5),  # C5: [B, c5, 1, 1]

@@ -21,7 +21,7 @@ from vision.models.layers import conv_bn_act, init_weights, reduction, stem
 # widths and depths: channels and convolutions of each stage; hidden: units of the fully connected layers
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"widths": (8, 16, 32), "depths": (1, 1, 1)},
-    "small": {"widths": (24, 48, 96), "depths": (2, 2, 2)},
+    "small": {"widths": (16, 32, 64), "depths": (2, 2, 2)},
     "base": {"widths": (64, 128, 256, 512, 512), "depths": (2, 2, 3, 3, 3), "hidden": 512},
     "large": {"widths": (64, 128, 256, 512, 512), "depths": (2, 2, 4, 4, 4), "hidden": 512},
 }
