@@ -2,6 +2,10 @@
 #   make TORCH_INDEX=https://download.pytorch.org/whl/cpu setup      wheels for CPU only, ROCm, ...
 PYTHON ?= python3
 TORCH_INDEX ?=
+BENCH ?=
+DATA ?=
+PEER ?=
+CIFAR ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -31,7 +35,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)  ## every figure of the README, measured here
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH) $(if $(DATA),--data $(DATA)) $(if $(PEER),--peer $(PEER)) $(if $(CIFAR),--cifar $(CIFAR))
 
 lock: $(READY)  ## refresh constraints.txt from what pyproject.toml resolves to today
 	$(BIN)/python .ci/lock.py > constraints.new

@@ -21,8 +21,9 @@ def resolve(python: str) -> dict[str, str]:
     """What pip would install for `.[dev]` under that Python, by name."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed",
-                   "--report", report, "--python-version", python, "--only-binary=:all:", "--target", folder, ".[dev]"]  # fmt: skip
+        options = ["--dry-run", "--quiet", "--ignore-installed", "--only-binary=:all:", "--target", folder]
+        target = ["--python-version", python, "--report", str(report), ".[dev]"]
+        command = [sys.executable, "-m", "pip", "install", *options, *target]
         subprocess.run(command, check=True)
         installed = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
     return {p["name"].lower(): p["version"] for p in installed if not p["name"].lower().startswith(OWN)}
