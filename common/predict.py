@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,9 +40,9 @@ def main(
     declared = example.get(saved.example)
     predictor = declared.load(saved)
     paths = find_files(files, predictor.input.suffixes)
-    done = rows_done(target) if target else {}
+    done = rows_done(target, saved.classes) if target else {}
     device.set_threads()
-    failed = sum(1 for error in done.values() if error)
+    failed = sum(1 for path in paths if done.get(str(path)))
     with RowWriter(target, saved.classes) as writer:
         for rows in predict_files(predictor, [p for p in paths if str(p) not in done], batch_size):
             writer.write(rows)
@@ -118,21 +119,51 @@ def _check_out(out: str | None) -> Path | None:
     return path
 
 
-def rows_done(path: Path) -> dict[str, str]:
-    """Files that have a row already, each with its error or ""; a torn last row is cut off."""
+def rows_done(path: Path, classes: Sequence[str]) -> dict[str, str]:
+    """Files that have a row already, each with its error or ""; a torn last row is cut off.
+
+    Raises:
+        UserError: the file was not written by this program for a model with these classes; it is not touched.
+    """
     if not path.exists():
         return {}
     with explain_write_errors(path), path.open("r+b") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1
+        try:
+            read = _read_csv if path.suffix == ".csv" else _read_jsonl
+            done = read(content[:whole].decode("utf-8"), content[whole:], classes)
+        except (KeyError, TypeError, AttributeError, ValueError, csv.Error):
+            what = f"{path} is there already, and not from common.predict with this model."
+            raise UserError(what, "Choose another --out.") from None
         file.truncate(whole)
-    text = content[:whole].decode("utf-8")
-    try:
-        if path.suffix == ".csv":
-            return {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(text))}
-        return {row["file"]: row.get("error", "") for row in map(json.loads, text.splitlines())}
-    except (KeyError, TypeError, json.JSONDecodeError):
-        raise UserError(f"{path} is there already, and not from common.predict.", "Choose another --out.") from None
+    return done
+
+
+def _read_jsonl(text: str, torn: bytes, classes: Sequence[str]) -> dict[str, str]:
+    start = b'{"file": '
+    if torn[: len(start)] != start[: len(torn)]:
+        raise ValueError("the last line is no row")
+    done = {}
+    for line in text.splitlines():
+        row = json.loads(line)
+        if "error" not in row and classes and row["probabilities"].keys() != set(classes):
+            raise ValueError("a row of another model")
+        done[row["file"]] = row.get("error", "")
+    return done
+
+
+def _read_csv(text: str, torn: bytes, classes: Sequence[str]) -> dict[str, str]:
+    header = io.StringIO()
+    csv.writer(header).writerow(_columns(classes))
+    first = text or torn.decode("utf-8", "ignore")
+    if first[: len(header.getvalue())] != header.getvalue()[: len(first)]:
+        raise ValueError("other columns")
+    return {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(text, newline=""))}
+
+
+def _columns(classes: Sequence[str]) -> list[str]:
+    return ["file", "class", "error", *classes]
 
 
 class RowWriter:
@@ -151,11 +182,12 @@ class RowWriter:
             empty = not self._path.exists() or self._path.stat().st_size == 0
             self._file = self._path.open("a", encoding="utf-8", newline="")
             if empty and self._path.suffix == ".csv":
-                csv.writer(self._file).writerow(["file", "class", "error", *self._classes])
+                csv.writer(self._file).writerow(_columns(self._classes))
         return self
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        with explain_write_errors(self._path or Path("stdout")):
+        # A closed pipe behind stdout is no mistake, and the command line ends quietly on it.
+        with explain_write_errors(self._path) if self._path is not None else nullcontext():
             if self._path is not None and self._path.suffix == ".csv":
                 csv.writer(self._file).writerows(self._cells(row) for row in rows)
             else:

@@ -108,6 +108,8 @@ def latency(model: torch.nn.Module, image: torch.Tensor, calls: int = 50) -> flo
 
 def _models(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"--models {text}: names no model.", f"Choose from: {', '.join(models.FAMILIES)}.")
     for name in names:
         if name not in models.FAMILIES and not name.startswith("torchvision/"):
             raise UserError(f"--models {name}: unknown.", nearest(name, models.FAMILIES))

@@ -12,10 +12,9 @@ import torch
 from common.data.image_arrays import shape_of
 from common.data.image_data import ImageData, Images, assemble, stratified
 from common.data.image_download import fetch_archive
-from common.data.images import ImageInput
+from common.data.images import SUFFIXES, ImageInput
 from common.errors import UserError, nearest
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 FOLDER_SIZE, CUB_SIZE = 64, 128
 VALID = 0.15  # of the training images, where no validation split is given
 _ROLES = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}

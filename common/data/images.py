@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no EPS: reading it runs a program
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")  # what is looked for in a folder
 _READABLE = "Readable are JPEG, PNG, BMP, WebP, GIF and TIFF files."
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -38,6 +39,9 @@ class ImageInput:
     Raises:
         ValueError: a field is out of range.
     """
+
+    kind: ClassVar[str] = "image"
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     size: int
     channels: int
