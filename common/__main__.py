@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
+import typer
+
 from common import example
-from common.cli import exit_with, print_json
+from common.cli import callback, exit_with, print_json
 from common.cli import main as run_example
 from common.errors import UserError
 
@@ -48,9 +51,20 @@ def show() -> None:
     Console().print(table)
 
 
+def completed() -> typer.Typer:
+    """All examples as commands of one program: what the shell completes `usecases ...` from."""
+    app = typer.Typer(name="usecases")
+    app.callback()(lambda: None)  # keeps a single example a command with a name
+    for e in example.catalogue():
+        app.command(e.name, help=e.task)(callback(e))
+    return app
+
+
 def main() -> None:
     """`--json`, `--markdown`, nothing, or the name of an example and its arguments."""
     arguments = sys.argv[1:]
+    if "_USECASES_COMPLETE" in os.environ or arguments[:1] in (["--install-completion"], ["--show-completion"]):
+        completed()(prog_name="usecases")
     if arguments and not arguments[0].startswith("-"):
         name = arguments[0]
 
@@ -64,7 +78,10 @@ def main() -> None:
 def _list(arguments: list[str]) -> None:
     actions = {(): show, ("--json",): lambda: print_json(rows()), ("--markdown",): lambda: sys.stdout.write(markdown())}
     if arguments == ["--help"]:
-        sys.stdout.write(f"{__doc__}\n\nusage: python -m common [--json | --markdown | EXAMPLE ARGUMENTS...]\n")
+        sys.stdout.write(
+            f"{__doc__}\n\nusage: python -m common [--json | --markdown | EXAMPLE ARGUMENTS...]\n"
+            "       usecases --install-completion      completes examples, flags and choices in your shell\n"
+        )
         return
     action: Any = actions.get(tuple(arguments))
     if action is None:

@@ -59,7 +59,7 @@ def main(example: Example, arguments: Sequence[str] | None = None) -> NoReturn:
 def command(example: Example) -> Callable[[Sequence[str]], Any]:
     """The example's command line as a function of its arguments."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    app.command()(_callback(example))
+    app.command()(callback(example))
     click_command = typer.main.get_command(app)
     return lambda arguments: click_command.main(list(arguments), prog_name=example.command, standalone_mode=False)
 
@@ -100,7 +100,7 @@ def with_resume_value(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def _callback(example: Example) -> Callable[..., Any]:
+def callback(example: Example) -> Callable[..., Any]:
     """A function whose signature is the config's fields and the options; typer reads nothing else."""
     parameters = [
         _config_parameter(f, *field_types(example.config)[f.name]) for f in dataclasses.fields(example.config)
@@ -111,15 +111,15 @@ def _callback(example: Example) -> Callable[..., Any]:
     panels = {p.name: _panel(p) for p in parameters}
     parameters.sort(key=lambda p: rank.get(panels[p.name], len(order)))
 
-    def callback(**given: Any) -> None:
+    def run(**given: Any) -> None:
         said = {name: value for name, value in given.items() if value is not None}
         own = {f.name for f in dataclasses.fields(Options)}
         options = Options(**{name: said.pop(name) for name in list(said) if name in own})
         execute(example, options, said)
 
-    callback.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    callback.__doc__ = f"{example.task}\n\n{(sys.modules[example.config.__module__].__doc__ or '').strip()}"
-    return callback
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__doc__ = f"{example.task}\n\n{(sys.modules[example.config.__module__].__doc__ or '').strip()}"
+    return run
 
 
 def _panel(parameter: inspect.Parameter) -> str:

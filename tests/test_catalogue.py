@@ -43,6 +43,20 @@ def test_a_new_file_is_found_without_another_line(tmp_path: Path, monkeypatch: p
     assert example.names() == ["nlp.poems"]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("usecases vis", "vision.train"), ("usecases vision.train --sche", "--schedule"),
+     ("usecases vision.train --schedule one", "one-cycle")],
+)  # fmt: skip
+def test_the_shell_completes_examples_flags_and_choices(
+    words: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_USECASES_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert expected in python("-m", "common").stdout.split()
+
+
 def test_an_artifact_cannot_name_another_module() -> None:
     with pytest.raises(UserError, match="There is no example 'os'"):
         example.get("os")

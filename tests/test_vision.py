@@ -21,6 +21,7 @@ from common import artifact, run
 from common.cli import Options, execute, main
 from common.data.image_sources import load_images
 from common.data.images import ImageInput
+from common.errors import UserError
 from common.run import Run
 from tests.helpers import ROOT, environment, final_weights, mistake, only_run, python, same
 from tests.image_helpers import picture, tree
@@ -75,7 +76,7 @@ def test_it_learns_nearly_all_that_can_be_learnt(tmp_path: Path) -> None:
 
 def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     data = load_images("synthetic")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, split in (("train", data.train), ("valid", data.valid), ("test", data.test)):
         pixels = split.in_memory()
         assert pixels is not None
@@ -84,9 +85,11 @@ def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     shuffled = arrays | {name: shuffle(arrays[name]) for name in ("y_train", "y_valid")}
     accuracies = {}
     for name, content in (("true", arrays), ("shuffled", shuffled)):
-        np.savez(tmp_path / f"{name}.npz", **content)  # type: ignore[arg-type]
-        said = {"data": f"npz:{tmp_path / name}.npz", "model": "vgg", "epochs": 8, "batch_size": 16, "lr": 1e-2,
-                "flip": False, "crop": 0, "label_smoothing": 0.0}  # fmt: skip
+        np.savez(tmp_path / f"{name}.npz", **content)
+        said: dict[str, Any] = {
+            "data": f"npz:{tmp_path / name}.npz", "model": "vgg", "epochs": 8, "batch_size": 16, "lr": 1e-2,
+            "flip": False, "crop": 0, "label_smoothing": 0.0,
+        }  # fmt: skip
         accuracies[name] = measured(tiny(tmp_path / name, **said))["accuracy"]
     assert accuracies["true"] >= 0.85
     assert accuracies["shuffled"] <= 0.25
@@ -127,7 +130,7 @@ def test_a_family_trains_with_its_golden_losses_and_comes_back_with_the_same_log
 def test_with_everything_on_a_crash_changes_no_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    said = EVERYTHING | {"precision": precision, "checkpoint_seconds": 0.0}
+    said: dict[str, Any] = EVERYTHING | {"precision": precision, "checkpoint_seconds": 0.0}
     whole = tiny(tmp_path / "whole", **said)
     resume = False
     for steps in (9, 20):  # in the middle of the first epoch, then of the second
@@ -147,7 +150,12 @@ def test_frozen_weights_and_statistics_stay_as_they_were_given(tmp_path: Path) -
     torch.manual_seed(0)
     given = torchvision.models.resnet18(num_classes=7).state_dict()  # another head, which must be replaced
     torch.save(given, tmp_path / "given.pt")
-    said = {"model": "torchvision/resnet18", "weights": str(tmp_path / "given.pt"), "freeze": True, "image_size": 32}
+    said: dict[str, Any] = {
+        "model": "torchvision/resnet18",
+        "weights": str(tmp_path / "given.pt"),
+        "freeze": True,
+        "image_size": 32,
+    }
     folder = tiny(tmp_path, epochs=1, batch_size=100, **said)
     trained = final_weights(folder)
     changed = {name for name in given if not same(given[name], trained[name])}
@@ -166,13 +174,21 @@ def test_two_runs_in_the_same_second_get_folders_of_their_own(tmp_path: Path, mo
         def now(cls, tz: Any = None) -> Any:
             return datetime(2030, 1, 2, 3, 4, 5)
 
+    folders = []
+    prepare = train.prepare
+
+    def meanwhile(config: train.TrainConfig) -> Any:
+        """Data is read after a run has chosen its name and before it makes its folder: another run comes between."""
+        monkeypatch.setattr(train, "prepare", prepare)
+        folders.append(tiny(tmp_path, model="lenet", epochs=1, seed=2))
+        return prepare(config)
+
     monkeypatch.setattr(run, "datetime", Stopped)
-    folders = [tiny(tmp_path, model="lenet", epochs=1, seed=seed) for seed in (1, 2)]
-    assert [folder.name for folder in folders] == [
-        "20300102-030405-lenet-synthetic",
-        "20300102-030405-lenet-synthetic-2",
-    ]
-    assert [json.loads((f / "result.json").read_text())["seed"] for f in folders] == [1, 2]
+    monkeypatch.setattr(train, "prepare", meanwhile)
+    folders.append(tiny(tmp_path, model="lenet", epochs=1, seed=1))
+    name = "20300102-030405-lenet-synthetic"
+    assert [folder.name for folder in folders] == [name, f"{name}-2"]
+    assert [json.loads((f / "result.json").read_text())["seed"] for f in folders] == [2, 1]
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------
@@ -276,8 +292,9 @@ def limited(size: int, *arguments: str | Path) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
-def test_a_disk_too_small_for_a_checkpoint_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
-    process = limited(40_000, "--tiny", "--epochs", "1", "--quiet", "--out", tmp_path / "runs")
+@pytest.mark.parametrize("size", [40_000, 100_352])  # where torch.save says OSError, and where it says RuntimeError
+def test_a_disk_too_small_for_a_checkpoint_is_one_line_and_nothing_is_left(tmp_path: Path, size: int) -> None:
+    process = limited(size, "--tiny", "--model", "lenet", "--epochs", "1", "--quiet", "--out", tmp_path / "runs")
     error = mistake(process)
     assert process.stderr.strip() == error, "nothing but the error"
     assert error.startswith(f"error: Can't write {tmp_path}")
@@ -285,13 +302,25 @@ def test_a_disk_too_small_for_a_checkpoint_is_one_line_and_nothing_is_left(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_too_small_for_the_report_keeps_the_run_which_can_be_finished(tmp_path: Path) -> None:
-    arguments = ["--tiny", "--epochs", "1", "--quiet", "--device", "cpu", "--out", tmp_path / "cut"]
-    process = limited(100_000, *arguments)
-    assert mistake(process).startswith(f"error: Can't write {tmp_path}")
+def test_a_disk_too_small_for_the_report_keeps_the_run_which_can_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, (before, most) = artifact.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_and_fill(*arguments: Any, **options: Any) -> None:
+        save(*arguments, **options)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, most))
+
+    monkeypatch.setattr(artifact, "save", save_and_fill)
+    try:
+        with pytest.raises(UserError, match=r"Can't write .*report\.html: the file would be larger than allowed"):
+            tiny(tmp_path / "cut", epochs=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    monkeypatch.undo()
     folder = only_run(tmp_path / "cut", "vision.train")
     assert not list(folder.rglob("*.tmp"))
+    assert not (folder / "report.html").exists()
     assert not (folder / "result.json").exists()
-    finished = tiny(tmp_path / "cut", resume=True, epochs=1)
-    assert finished == folder
-    assert_same_end(tiny(tmp_path / "whole", epochs=1), finished)
+    assert tiny(tmp_path / "cut", resume=True, epochs=1) == folder
+    assert_same_end(tiny(tmp_path / "whole", epochs=1), folder)

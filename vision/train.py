@@ -197,10 +197,20 @@ def train(config: TrainConfig, run: Run) -> Metrics:
         patience=config.patience,
     )
 
+    run.tracker.image("augmented", sample_grid(data, augment), run.step)
     metrics, logits = test(model, data, batches(run, config, data.test, inputs))
     run.sections.append(mistakes(data, logits))
     artifact.save(run, model, inputs=inputs.to_json(), classes=data.classes, metrics=metrics)
     return metrics
+
+
+def sample_grid(data: ImageData, augment: Augment, side: int = 4) -> Tensor:
+    """Training images as the network sees them: uint8 [C, side × S, side × S], for TensorBoard."""
+    count = min(side * side, len(data.train))
+    images = torch.stack([data.train[i % count] for i in range(side * side)])  # [16, C, S, S]
+    images = augment(images, data.train.targets[torch.arange(side * side) % count])[0].to(torch.uint8)
+    rows = images.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4)  # [C, row, S, column, S]
+    return rows.reshape(data.channels, side * data.size, side * data.size)
 
 
 # --- evaluate ----------------------------------------------------------------------------------------------
