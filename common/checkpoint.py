@@ -86,4 +86,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _save(path: Path, state: dict[str, Any]) -> None:
     with write_whole(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # what PyTorch's zip writer makes of a full disk, closing the archive
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None

@@ -185,7 +185,7 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
     try:
         metrics = example.train(config, run)
     except Interrupted:
-        run.progress.say(f"saved at step {run.step}; continue with: {example.command} --resume {folder}")
+        run.progress.say(f"saved at step {run.step}; continue with: {example.command} --resume {run.folder}")
         raise
     except UserError:
         _remove_if_empty(run)
@@ -286,7 +286,7 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
 
 def _remove_if_empty(run: Run) -> None:
     """Takes back the folder of a run that failed before its first checkpoint."""
-    if distributed.rank() == 0 and not run.resume and not run.checkpoints.steps():
+    if run.created and not run.checkpoints.steps():
         run.tracker.close()
         shutil.rmtree(run.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # they hold other runs, or were never made

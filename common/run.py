@@ -85,6 +85,7 @@ class Run:
         self.checkpoints = checkpoint.Checkpoints(self.folder / "checkpoints")
         self.tracker = Tracker(None)
         self.train_seconds = 0.0
+        self.created = False  # whether the folder is this process's own making
         self.sections: list[Any] = []
         self._tracked: dict[str, Any] = {}
         self._best: dict[str, Tensor] | None = None
@@ -282,16 +283,28 @@ class Run:
             torch.manual_seed(device.mix_seed(self.config.seed, "rank", distributed.rank()))
         if self.resume:
             clock = self._restore()
-        elif distributed.rank() == 0:
-            self._create()
+        else:
+            if distributed.rank() == 0:
+                self._create()
+            self.folder = distributed.share(self.folder)
+            self.checkpoints = checkpoint.Checkpoints(self.folder / "checkpoints")
         self.tracker.close()
         self.tracker = Tracker(self.folder if distributed.rank() == 0 else None, self.step, clock)
         self.progress.start(total, self.step)
         self._catch_signals()
 
     def _create(self) -> None:
-        with explain_write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        named, count = self.folder, 1
+        with explain_write_errors(named):
+            named.parent.mkdir(parents=True, exist_ok=True)
+            while True:  # another run may have taken the name since it was chosen
+                try:
+                    self.folder.mkdir()
+                    self.created = True
+                    break
+                except FileExistsError:
+                    count += 1
+                    self.folder = named.parent / f"{named.name}-{count}"
         write_json(
             self.folder / "config.json", {"example": self.example, "config": self.config.to_dict(), **facts(self)}
         )
@@ -369,12 +382,7 @@ def new_folder(out: Path, example: str, tag: str) -> Path:
     """
     parent = out / example
     check_writable(parent)
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{tag}"
-    folder, count = parent / name, 1
-    while folder.exists():
-        count += 1
-        folder = parent / f"{name}-{count}"
-    return folder
+    return parent / f"{datetime.now():%Y%m%d-%H%M%S}-{tag}"
 
 
 def check_writable(folder: Path) -> None:
