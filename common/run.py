@@ -26,7 +26,7 @@ from common.errors import UserError
 from common.files import explain_write_errors, write_json
 from common.tracking import Progress, Tracker, Window
 
-LOG_LINES = 200  # about as many log lines as a run writes during training, whatever its length
+LOG_LINES = 50  # about as many log lines as a run writes during training, whatever its length
 # At most this share of training time goes into writing checkpoints, however slow the disk.
 CHECKPOINT_SHARE = 0.005
 

@@ -10,25 +10,26 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.data.image_sources import load_images
+from common.data.image_data import Images
+from common.data.images import ImageInput
 from common.data.loaders import Loader
 from common.run import Run
 from common.training import fit, make_optimizer
 from vision import models
 from vision.train import TrainConfig
 
-EPOCHS, BATCH, LR = 12, 64, 1e-3
+IMAGES, EPOCHS, BATCH, LR = 6400, 6, 128, 1e-3  # MNIST's default recipe, a ninth of its epoch
 
 
 def main(kind: str) -> None:
-    """Trains the default network on the digits for some epochs, without validation, after one epoch to warm up."""
-    data = load_images("digits")
+    """Trains the default network on random images for some epochs, without validation, after one to warm up."""
+    image = ImageInput(28, 1, (0.5,), (0.25,))
+    data = Images(torch.randint(256, (IMAGES, 1, 28, 28), dtype=torch.uint8), torch.randint(10, (IMAGES,)), image)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), "bench", TrainConfig().resolve(), quiet=True)
         model = run.place(models.build("vgg", classes=10, channels=1, image_size=28), torch.zeros(1, 1, 28, 28))
         assert run.plan is not None
-        images = data.image
-        batches = Loader(data.train, BATCH, train=True, device=run.device, prepare=images.normalize,
+        batches = Loader(data, BATCH, train=True, device=run.device, prepare=image.normalize,
                          memory_format=run.plan.memory_format)  # fmt: skip
         optimizer = make_optimizer("adamw", model, LR, 0.01)
         loss_fn = nn.CrossEntropyLoss()
