@@ -143,7 +143,7 @@ class Run:
         total = epochs * per_epoch if batches is not None else per_epoch
         if steps is not None:
             total = min(total, steps) if batches is not None else steps
-        self._log_every = max(1, total // LOG_LINES)
+        self._log_every = max(10, total // LOG_LINES)
         self._begin(total)
         began, spent = time.monotonic(), self.train_seconds
         try:

@@ -101,19 +101,11 @@ def birds(options: argparse.Namespace) -> None:
 
 
 def fit_overhead(options: argparse.Namespace) -> None:
-    """`fit` against a bare loop over the same batches of the same model; rounds in turn, the median ratio."""
-    ratios = []
-    for number in range(7):
-        pair = {}
-        for kind in ("bare", "fit") if number % 2 else ("fit", "bare"):
-            command = [sys.executable, "-m", "tests.bench.loop", kind]
-            process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-            pair[kind] = float(process.stdout.splitlines()[-1])
-        ratios.append(pair["fit"] / pair["bare"])
-    value = (
-        f"{100 * median(ratios):.1f} % (median of {len(ratios)} pairs, {100 * min(ratios):.1f}–{100 * max(ratios):.1f})"
-    )
-    row("images/s of fit against a bare loop", value, "python -m tests.bench.loop fit")
+    from tests.bench.loop import ratios
+
+    found = [100 * ratio for ratio in ratios(10)]
+    value = f"{median(found):.1f} % (median of {len(found)} pairs, {min(found):.1f}–{max(found):.1f})"
+    row("images/s of fit against a bare loop", value, "python -m tests.bench fit")
 
 
 def families(options: argparse.Namespace) -> None:
