@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -34,4 +33,3 @@ def test_importing_loads_no_heavy_library(module: str) -> None:
 
 def test_the_sagemaker_folder_is_no_package() -> None:
     assert not (ROOT / "sagemaker" / "__init__.py").exists()
-    assert all("sagemaker" not in Path(p).parts for p in map(str, (ROOT / "common").rglob("*.py")))
