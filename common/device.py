@@ -102,15 +102,16 @@ def plan(model: nn.Module, sample: Tensor, device: torch.device, precision: str 
     """Chooses number format and memory layout for a model, by rule or as asked.
 
     The rule for "auto": on a GPU with bf16 units, bf16. On a CPU with bf16 instructions, bf16 where at least
-    DENSE_CONVOLUTION_SHARE of the multiply-adds are dense convolutions and an image takes at least
-    MULTIPLY_ADDS_PER_IMAGE of them; fp32 elsewhere. Networks of convolutions get channels_last.
+    DENSE_CONVOLUTION_SHARE of the multiply-adds are dense convolutions, none is a depthwise one, and an image takes
+    at least MULTIPLY_ADDS_PER_IMAGE; fp32 elsewhere. Networks with convolutions get channels_last.
 
     Args:
         model: on any device; it is run once on `sample` to count its work.
         sample: one input batch of size 1, such as [1, C, H, W].
     """
     share, work = _convolution_work(model, sample)
-    channels_last = sample.dim() == 4 and share > 0 and device.type != "mps"
+    convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    channels_last = sample.dim() == 4 and convolutional and device.type != "mps"
     threads = 1 if device.type == "cpu" and work < MULTIPLY_ADDS_PER_THREAD else torch.get_num_threads()
     if precision == "auto":
         precision, why = _choose_precision(device, share, work)
@@ -132,7 +133,7 @@ def _choose_precision(device: torch.device, share: float, work: float) -> tuple[
     if not cpu_has_bf16():
         return "fp32", "this CPU has no bf16 instructions"
     if share < DENSE_CONVOLUTION_SHARE:
-        return "fp32", f"{share:.0%} of the work is dense convolution, too little for bf16 to pay"
+        return "fp32", "depthwise convolutions, attention and small matrix products do not gain from bf16 on a CPU"
     if work < MULTIPLY_ADDS_PER_IMAGE:
         return "fp32", "too little work per image for bf16 to pay"
     return "bf16", f"{share:.0%} of the work is dense convolution, and the CPU has bf16 instructions"
@@ -146,15 +147,20 @@ def cpu_has_bf16() -> bool:
 
 
 def _convolution_work(model: nn.Module, sample: Tensor) -> tuple[float, float]:
-    """The share of multiply-adds that are dense convolutions, and all multiply-adds, for one sample."""
-    work = {"dense": 0.0, "other": 0.0}
+    """The share of multiply-adds that are dense convolutions, and all multiply-adds, for one sample.
+
+    The share is 0 where a network has depthwise convolutions: their few multiply-adds take most of its time, and
+    they are slower in bf16 (docs/precision.md).
+    """
+    work = {"dense": 0.0, "depthwise": 0.0, "other": 0.0}
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
             kernel = module.weight[0].numel()  # C / groups × height × width
-            # Fewer than 8 channels a group is depthwise in all but name: no matrix product worth the cast.
-            dense = module.in_channels // module.groups >= 8
-            work["dense" if dense else "other"] += output[0].numel() * kernel
+            # Fewer than 8 channels a group is depthwise in all but name; a first layer on pixels is neither.
+            narrow = module.in_channels // module.groups < 8
+            kind = "depthwise" if narrow and module.groups > 1 else "other" if narrow else "dense"
+            work[kind] += output[0].numel() * kernel
         elif isinstance(module, nn.Linear):
             work["other"] += output[0].numel() * module.in_features
 
@@ -167,8 +173,9 @@ def _convolution_work(model: nn.Module, sample: Tensor) -> tuple[float, float]:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    total = work["dense"] + work["other"]
-    return (work["dense"] / total if total else 0.0), total
+    total = sum(work.values())
+    share = work["dense"] / total if total and not work["depthwise"] else 0.0
+    return share, total
 
 
 @contextmanager

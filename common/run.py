@@ -155,10 +155,9 @@ class Run:
                     yield batch
                     self.step += 1
                     self.train_seconds = spent + time.monotonic() - began
-                    self._after_step()
+                    self._after_step(last=self.step >= total or self.stopped)
                     if self.step >= total or self.stopped:
                         break
-            self.flush()
             self.save_checkpoint()
         finally:
             self.progress.stop()
@@ -216,10 +215,10 @@ class Run:
         at = f" at a learning rate of {rate:.3g}" if rate is not None else ""
         raise UserError(f"{name} became {value} at step {step}{at}.", f"Try a lower --lr. {good}".strip())
 
-    def _after_step(self) -> None:
+    def _after_step(self, last: bool) -> None:
         self.progress.update(self.step, self.epoch + 1)
-        if self.step % self._log_every == 0:
-            self.flush()
+        if last or self.step % self._log_every == 0:
+            self.flush()  # before the checkpoint, so that no line is written a second time after a resume
         # Ranks see signals and clocks differently; they act on the largest of what they say.
         wish = distributed.agree(float(self._signal) or (0.5 if self._due() else 0.0))
         if wish:

@@ -63,11 +63,12 @@ def test_dense_convolutions_take_bf16_where_the_cpu_has_it(
 @pytest.mark.parametrize(
     ("model", "sample", "why"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(12544, 512)), PHOTO, "0% of the work is dense convolution"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3)), PHOTO[:, :1], "of the work is dense convolution"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(12544, 512)), PHOTO, "do not gain from bf16"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3)), PHOTO[:, :1], "do not gain from bf16"),
+        (nn.Sequential(nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3, groups=16)), PHOTO, "do not gain from bf16"),
         (nn.Conv2d(16, 4, 3), PHOTO, "too little work per image"),
     ],
-    ids=["mlp", "few channels", "small"],
+    ids=["mlp", "few channels", "depthwise", "small"],
 )
 def test_what_gains_nothing_stays_in_fp32(
     monkeypatch: pytest.MonkeyPatch, model: nn.Module, sample: torch.Tensor, why: str
