@@ -21,8 +21,9 @@ from common.config import Config, field_types, read_json
 from common.errors import UserError
 from common.example import Example
 from common.files import write_json
+from common.folders import find_run, new_folder
 from common.metrics import Metrics
-from common.run import Interrupted, Run, find_run, new_folder
+from common.run import Interrupted, Run
 from common.tracking import read_history
 
 SHORT = {"batch_size": "-b", "out": "-o", "quiet": "-q"}

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common import artifact, run
+from common import artifact
 from common.cli import Options, execute, main
 from common.data.image_sources import load_images
 from common.data.images import ImageInput
@@ -186,7 +186,7 @@ def test_two_runs_in_the_same_second_get_folders_of_their_own(tmp_path: Path, mo
         folders.append(tiny(tmp_path, model="lenet", epochs=1, seed=2))
         return prepare(config)
 
-    monkeypatch.setattr(run, "datetime", Stopped)
+    monkeypatch.setattr("common.folders.datetime", Stopped)
     monkeypatch.setattr(train, "prepare", meanwhile)
     folders.append(tiny(tmp_path, model="lenet", epochs=1, seed=1))
     name = "20300102-030405-lenet-synthetic"
