@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,13 @@ class Artifact:
         except (OSError, SafetensorError) as error:
             raise UserError(f"Can't read the weights {path}: {error}.", "Train the model again.") from error
 
+    def file(self, name: str) -> bytes:
+        """The content of one of the artifact's further files, such as "tokenizer.json"."""
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise UserError(f"Can't read {self.folder / name}: {error.strerror}.", "Train the model again.") from error
+
     def load_into(self, model: nn.Module) -> nn.Module:
         """Puts the weights into a model of the same structure and sets it to evaluation."""
         try:
@@ -59,12 +66,21 @@ class Artifact:
         return model.eval()
 
 
-def save(run: Run, model: nn.Module, *, inputs: dict[str, Any], classes: Sequence[str], metrics: Metrics) -> None:
+def save(
+    run: Run,
+    model: nn.Module,
+    *,
+    inputs: dict[str, Any],
+    classes: Sequence[str],
+    metrics: Metrics,
+    files: Mapping[str, bytes] | None = None,
+) -> None:
     """Writes the artifact of a run: first the weights, then the description that makes it count.
 
     Args:
         inputs: how raw input becomes a tensor, by the input's `to_json`.
         classes: names of the outputs; empty where they have none.
+        files: what else prediction or evaluation needs, by file name, such as "tokenizer.json".
     """
     from safetensors.torch import save as to_bytes
 
@@ -74,6 +90,9 @@ def save(run: Run, model: nn.Module, *, inputs: dict[str, Any], classes: Sequenc
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with write_whole(folder / "model.safetensors") as file:
         file.write(to_bytes(tensors, metadata={"example": run.example}))
+    for name, content in (files or {}).items():
+        with write_whole(folder / name) as file:
+            file.write(content)
     description = {
         "format": FORMAT, "example": run.example, "config": run.config.to_dict(), "inputs": inputs,
         "classes": list(classes), "metrics": metrics.values,

@@ -186,7 +186,8 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
     try:
         metrics = example.train(config, run)
     except Interrupted:
-        run.progress.say(f"saved at step {run.step}; continue with: {example.command} --resume {run.folder}")
+        saved = max(run.checkpoints.steps(), default=0)
+        run.progress.say(f"saved at step {saved}; continue with: {example.command} --resume {run.folder}")
         raise
     except UserError:
         _remove_if_empty(run)

@@ -64,6 +64,23 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     return nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
+def average_gradients(*models: nn.Module) -> None:
+    """Replaces every gradient by its mean over the processes: what `wrap` does by itself, for loops of other shapes.
+
+    For two networks whose losses pass through each other, or gradients of gradients, which
+    DistributedDataParallel does not follow. Call it after `backward`. All parameters that have a gradient must
+    have one on every process.
+    """
+    if world() == 1:
+        return
+    gradients = [p.grad for model in models for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])  # one message instead of one per parameter
+    dist.all_reduce(flat)
+    flat /= world()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def gather(value: Any) -> list[Any]:
     """Every process's value, in order of rank. Values travel by pickle between our own processes."""
     if world() == 1:

@@ -41,10 +41,14 @@ class Predictor:
     Attributes:
         input: how raw input is read.
         predict: a list of decoded inputs to a list of answers, one JSON-able row each.
+        answer: the key of the answer in a row; "png" where it is a picture, as base64.
+        scores: the key of a number for each of the artifact's classes; "" where there are none.
     """
 
     input: Any  # an Input; Any, because frozen dataclasses do not fit a protocol with plain attributes
     predict: Callable[[Sequence[Any]], list[dict[str, Any]]]
+    answer: str = "class"
+    scores: str = "probabilities"
 
 
 @dataclass(frozen=True)

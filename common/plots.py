@@ -6,7 +6,6 @@ modules that draw with `canvas` and these colours get figures that follow the pa
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import html
@@ -16,8 +15,6 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -340,26 +337,3 @@ def pixels(figure: Figure, dpi: int = 144) -> np.ndarray:
     with _theme():
         figure.savefig(buffer, format="png", dpi=dpi)  # restores the figure's own dpi and canvas
     return np.array(Image.open(buffer).convert("RGB"))
-
-
-def data_uri(image: Tensor, min_size: int = 96, max_size: int = 192) -> str:
-    """An image uint8 [C, H, W] with 1, 3 or 4 channels as a data URI.
-
-    Smaller than `min_size`, it is enlarged by a whole factor, nearest neighbour, as PNG; larger than `max_size`, it
-    is reduced. Photographs (larger than `min_size` without alpha) become JPEG, a tenth of the bytes of PNG.
-    """
-    from PIL import Image
-
-    c, h, w = image.shape
-    data = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()  # [H, W, C]
-    picture = Image.fromarray(data[..., 0] if c == 1 else data)
-    side = max(h, w)
-    if side < min_size:
-        factor = math.ceil(min_size / side)
-        picture = picture.resize((w * factor, h * factor), Image.Resampling.NEAREST)
-    elif side > max_size:
-        picture.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
-    kind = "png" if side <= min_size or c == 4 else "jpeg"
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **({"optimize": True} if kind == "png" else {"quality": 88}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from common import plots
+from common import frames, plots
 from common.files import write_whole
 from common.metrics import Metrics
 
@@ -62,9 +62,21 @@ def _picture(picture: Picture) -> str:
     caption, detail = _breakable(picture.caption), _breakable(picture.detail)
     text = escape(f"{picture.caption} {picture.detail}".strip())
     return (
-        f'<figure><img{photo} src="{plots.data_uri(picture.image)}" alt="{text}" loading="lazy">'
+        f'<figure><img{photo} src="{frames.data_uri(picture.image)}" alt="{text}" loading="lazy">'
         f"<figcaption>{caption}{f'<span>{detail}</span>' if detail else ''}</figcaption></figure>\n"
     )
+
+
+def image(title: str, picture: Tensor, alt: str, note: str = "") -> Section:
+    """One picture, uint8 [C, H, W], over the width of the page; its pixels stay square."""
+    uri = frames.embed(frames.png(picture), "png")
+    return Section(title, f'<img class="sheet" src="{uri}" alt="{escape(alt)}" loading="lazy">', note)
+
+
+def animation(title: str, content: bytes, alt: str, note: str = "") -> Section:
+    """An animated GIF, on half a page."""
+    uri = frames.embed(content, "gif")
+    return Section(title, f'<img class="sheet" src="{uri}" alt="{escape(alt)}" loading="lazy">', note, wide=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> Section:

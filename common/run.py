@@ -92,6 +92,7 @@ class Run:
         self._saved_at, self._save_seconds, self._saved_step = time.monotonic(), 0.0, -1
         self._signal = 0
         self._log_every = 1
+        self._save_every: int | None = None
         self.progress.say(f"device     {device.describe(self.device)} ({self.device_why})")
 
     # -- what the training consists of ------------------------------------------------------------------
@@ -127,11 +128,24 @@ class Run:
 
     # -- the loop ---------------------------------------------------------------------------------------
 
-    def loop(self, batches: Batches | None = None, *, epochs: int = 1, steps: int | None = None) -> Iterator[Any]:
+    def loop(
+        self,
+        batches: Batches | None = None,
+        *,
+        epochs: int = 1,
+        steps: int | None = None,
+        checkpoint_every: int | None = None,
+    ) -> Iterator[Any]:
         """Yields the batches (or step numbers, without batches) that are still to be trained on.
 
         After each one: count, log, save when due, and stop when asked to. The code behind the last batch of an
         epoch (`run.last_in_epoch`) belongs to that step: a validation there is repeated or not, never halved.
+
+        Args:
+            checkpoint_every: save after every so many steps and at no other, whatever the clock says. For training
+                whose checkpoints leave a mark, such as environments that can't be saved and start anew there: the
+                mark is then the same in every run. Being stopped saves nothing more; such a run goes back to the
+                last of these steps.
 
         Raises:
             Interrupted: after Ctrl-C or SIGTERM, once the step is finished and saved.
@@ -142,6 +156,7 @@ class Run:
         if steps is not None:
             total = min(total, steps) if batches is not None else steps
         self._log_every = max(10, total // LOG_LINES)
+        self._save_every = checkpoint_every
         self._begin(total)
         began, spent = time.monotonic(), self.train_seconds
         try:
@@ -219,12 +234,14 @@ class Run:
             self.flush()  # before the checkpoint, so that no line is written a second time after a resume
         # Ranks see signals and clocks differently; they act on the largest of what they say.
         wish = distributed.agree(float(self._signal) or (0.5 if self._due() else 0.0))
-        if wish:
+        if wish and (self._save_every is None or self.step % self._save_every == 0):
             self.save_checkpoint()
         if wish >= 1:
             raise Interrupted(int(wish))
 
     def _due(self) -> bool:
+        if self._save_every is not None:
+            return self.step % self._save_every == 0
         waited = time.monotonic() - self._saved_at
         wait = self.config.checkpoint_seconds
         return waited >= (max(wait, self._save_seconds / CHECKPOINT_SHARE) if wait else 0)
@@ -338,7 +355,8 @@ class Run:
             if self._signal:  # the second one does not wait for the step
                 raise Interrupted(number)
             self._signal = number
-            self.progress.say(f"{signal.Signals(number).name}: finishing this step, then saving")
+            then = "saving" if self._save_every is None else "stopping; the last checkpoint counts"
+            self.progress.say(f"{signal.Signals(number).name}: finishing this step, then {then}")
 
         self._handlers = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
 
@@ -349,7 +367,8 @@ class Run:
 
 def facts(run: Run) -> dict[str, Any]:
     """What a reader needs to repeat a run: command, commit, versions, device and why, plan."""
-    packages = ("torch", "torchvision", "numpy")
+    packages = ["torch", "torchvision", "numpy"]
+    packages += [name for name in ("gymnasium", "tokenizers", "transformers") if name in sys.modules]
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "git_commit": _git_commit(),

@@ -146,12 +146,10 @@ def predict_all(model: nn.Module, batches: Loader, autocast: AbstractContextMana
             if len(inputs):  # the last batch may have nothing for this process
                 parts.append(model(inputs).float())
     outputs = torch.cat(parts).cpu() if parts else torch.empty(0)
-    if distributed.world() == 1:
-        return outputs
     gathered = distributed.gather((batches.shard(), outputs))
     order = torch.cat([indices for indices, _ in gathered])
     together = torch.cat([values for _, values in gathered if len(values)])
-    return together[order.argsort()]
+    return together[order.argsort()]  # shards, and batches of similar length, come in an order of their own
 
 
 def _validate(

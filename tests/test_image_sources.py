@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from common.data import image_official
-from common.data.image_data import available_memory, stratified
+from common.data.image_data import available_memory
 from common.data.image_sources import SOURCES, load_images
+from common.data.splits import stratified
 from common.errors import UserError
 from tests.image_helpers import (
     assert_disjoint,

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common import plots, report
+from common import frames, plots, report
 from common.errors import UserError
 from common.metrics import Metrics, classification
 
@@ -358,7 +358,7 @@ def decode(uri: str) -> Image.Image:
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_tiny_images_are_enlarged_exactly(channels: int, mode: str) -> None:
     image = torch.randint(0, 256, (channels, 7, 10), dtype=torch.uint8)
-    uri = plots.data_uri(image, min_size=32)
+    uri = frames.data_uri(image, min_size=32)
     assert uri.startswith("data:image/png;base64,")
     picture = decode(uri)
     assert picture.mode == mode
@@ -369,5 +369,5 @@ def test_tiny_images_are_enlarged_exactly(channels: int, mode: str) -> None:
 
 
 def test_large_images_are_reduced() -> None:
-    picture = decode(plots.data_uri(torch.zeros(3, 300, 600, dtype=torch.uint8), max_size=192))
+    picture = decode(frames.data_uri(torch.zeros(3, 300, 600, dtype=torch.uint8), max_size=192))
     assert picture.size == (192, 96)

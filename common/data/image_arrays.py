@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from common.data.image_data import ImageData, Images, assemble, stratified
+from common.data.image_data import ImageData, Images, assemble
 from common.data.images import ImageInput
+from common.data.splits import stratified
 from common.errors import UserError
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from common.data.image_arrays import shape_of
-from common.data.image_data import ImageData, Images, assemble, stratified
+from common.data.image_data import ImageData, Images, assemble
 from common.data.image_download import fetch_archive
 from common.data.images import SUFFIXES, ImageInput
+from common.data.splits import stratified
 from common.errors import UserError, nearest
 
 FOLDER_SIZE, CUB_SIZE = 64, 128

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from common.data.image_arrays import shape_of
-from common.data.image_data import ImageData, Images, assemble, stratified
+from common.data.image_data import ImageData, Images, assemble
 from common.data.image_download import fetch_archive, move_files, staging
+from common.data.splits import stratified
 from common.errors import UserError
 
 # torchvision class, source, share of the training set that is kept for validation (5,000 images each)

@@ -104,7 +104,8 @@ class ImageInput:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON types."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {"kind": self.kind, **fields}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ImageInput:

@@ -77,7 +77,11 @@ class Loader:
         self.targets = dataset.targets.to(device)
         inputs = dataset.in_memory()
         self._inputs = inputs.to(device) if inputs is not None else None
-        self._stream = _Stream(dataset, _workers(workers), device) if inputs is None else None
+        self._dataset, self._workers = dataset, workers
+        self._stream: _Stream | None = None  # its processes start with the first batch
+        # In memory every process augments the whole batch and keeps its share: N processes see what one would.
+        # Reading all of it from files N times would cost too much: there each process augments its own share.
+        self._whole = augment is not None and inputs is not None
 
     def _check(self) -> None:
         if self.train and self.batch_size > self.size:
@@ -103,21 +107,21 @@ class Loader:
         generator = torch.Generator().manual_seed(mix_seed(self.seed, "order", epoch))
         return torch.randperm(self.size, generator=generator)
 
+    def batches(self, epoch: int) -> list[Tensor]:
+        """Which samples each batch of an epoch holds, over all processes, int64."""
+        return list(self.order(epoch).split(self.batch_size))[: len(self)]
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from position `start`, on the device."""
-        order = self.order(epoch)
-        batches = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(start, len(self))]
-        # In memory every process augments the whole batch and keeps its share: N processes see what one would.
-        # Reading all of it from files N times would cost too much: there each process augments its own share.
-        whole = self.augment is not None and self._inputs is not None
-        wanted = batches if whole else [self._share(b) for b in batches]
-        rank = 0 if whole else self._rank
+        batches = self.batches(epoch)[start:]
+        wanted = batches if self._whole else [self._share(b) for b in batches]
+        rank = 0 if self._whole else self._rank
         for position, (indices, inputs) in enumerate(zip(wanted, self._read(wanted), strict=True), start):
             targets = self.targets[indices.to(self.device)]
             if self.augment:
                 with isolated_rng(mix_seed(self.seed, "augment", epoch, position, rank), self.device):
                     inputs, targets = self.augment(inputs, targets)
-            if whole:
+            if self._whole:
                 inputs, targets = self._share(inputs), self._share(targets)
             if self.prepare:
                 inputs = self.prepare(inputs)
@@ -126,12 +130,13 @@ class Loader:
             yield inputs, targets
 
     def _read(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        if self._stream is not None:
-            yield from self._stream.read(batches)
-        else:
-            assert self._inputs is not None
+        if self._inputs is not None:
             for indices in batches:
                 yield self._inputs[indices.to(self.device)]
+            return
+        if self._stream is None:
+            self._stream = _Stream(self._dataset, _workers(self._workers), self.device)
+        yield from self._stream.read(batches)
 
     def _share(self, batch: Tensor) -> Tensor:
         """This process's part of a batch; the last incomplete batch of an evaluation is shared unevenly."""
@@ -139,8 +144,7 @@ class Loader:
 
     def shard(self) -> Tensor:
         """Which samples this process sees in an evaluation epoch, int64, in the order it sees them."""
-        order = self.order(0)
-        return torch.cat([self._share(order[i : i + self.batch_size]) for i in range(0, self.size, self.batch_size)])
+        return torch.cat([self._share(batch) for batch in self.batches(0)])
 
 
 class _Stream:
