@@ -16,12 +16,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from common import device, distributed, plots, report
+from common import device, distributed, plots, report, seeds
 from common.config import Config, field_types, read_json
 from common.errors import UserError
 from common.example import Example
 from common.files import write_json
-from common.folders import find_run, new_folder
+from common.folders import find_group, find_run, new_folder
 from common.metrics import Metrics
 from common.run import Interrupted, Run
 from common.tracking import read_history
@@ -37,6 +37,7 @@ class Options:
     config: str | None = None
     out: str = "runs"
     resume: str | None = None
+    seeds: str | None = None
     json: bool = False
     quiet: bool = False
 
@@ -46,6 +47,7 @@ OPTION_HELP = {
     "config": "JSON file with settings; flags go before it",
     "out": "folder under which runs are kept",
     "resume": "continue the latest run under --out, or the one at PATH",
+    "seeds": "train once with each of these, such as 0,1,2, and give mean and deviation",
     "json": "print the result as one JSON object, the last line on stdout",
     "quiet": "say nothing on stderr but errors",
 }
@@ -107,7 +109,7 @@ def callback(example: Example) -> Callable[..., Any]:
         _config_parameter(f, *field_types(example.config)[f.name]) for f in dataclasses.fields(example.config)
     ]
     parameters += [_option_parameter(f) for f in dataclasses.fields(Options)]
-    order = ["Data", "Model", "Training", "Augmentation"]
+    order = ["Data", "Environment", "Model", "Training", "Exploration", "Augmentation"]
     rank = {name: i for i, name in enumerate(order)}
     panels = {p.name: _panel(p) for p in parameters}
     parameters.sort(key=lambda p: rank.get(panels[p.name], len(order)))
@@ -116,7 +118,10 @@ def callback(example: Example) -> Callable[..., Any]:
         said = {name: value for name, value in given.items() if value is not None}
         own = {f.name for f in dataclasses.fields(Options)}
         options = Options(**{name: said.pop(name) for name in list(said) if name in own})
-        execute(example, options, said)
+        if options.seeds:
+            execute_seeds(example, options, said)
+        else:
+            execute(example, options, said)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__doc__ = f"{example.task}\n\n{(sys.modules[example.config.__module__].__doc__ or '').strip()}"
@@ -151,7 +156,7 @@ def _option_parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
     kind = bool if isinstance(field.default, bool) else str
     short = SHORT.get(field.name)
     text = OPTION_HELP[field.name] + (f" (default: {field.default})" if isinstance(field.default, str) else "")
-    metavar = {"resume": "[PATH]", "config": "FILE", "out": "FOLDER"}.get(field.name)
+    metavar = {"resume": "[PATH]", "config": "FILE", "out": "FOLDER", "seeds": "LIST"}.get(field.name)
     option = typer.Option(
         name, *([short] if short else []), help=text, show_default=False, rich_help_panel="Run",
         metavar=metavar,
@@ -193,6 +198,35 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
         _remove_if_empty(run)
         raise
     return _finish(example, run, metrics, options, time.monotonic() - began)
+
+
+def execute_seeds(example: Example, options: Options, said: dict[str, Any]) -> dict[str, Any]:
+    """`execute` once with each seed of `--seeds`, and a report over all of them."""
+    numbers = seeds.parse(str(options.seeds))
+    if "seed" in said:
+        raise UserError("--seed and --seeds together say two things.", "Drop one of them.")
+    base = example.config.tiny() if options.tiny else example.config()
+    for number in numbers:  # every mistake is found before the first training
+        config = base.with_values({**asked_config(example, options, said), "seed": number}).resolve()
+        config.check()
+    distributed.start()
+    folder = find_group(options.resume, Path(options.out), example.name) if options.resume else None
+    folder = folder or new_folder(Path(options.out), example.name, _slug(example.tag(config)) + "-seeds")
+    folder = distributed.share(folder)
+    one = dataclasses.replace(options, seeds=None, json=False)
+
+    def train(seed: int, place: Path) -> dict[str, Any]:
+        # What lies there already is continued, or only read if it is finished.
+        resume = "latest" if options.resume else None
+        return execute(example, dataclasses.replace(one, out=str(place), resume=resume), {**said, "seed": seed})
+
+    summary = seeds.run_seeds(numbers, train, folder, example.task, example.headline)
+    if distributed.rank() == 0:
+        if not options.quiet:
+            sys.stderr.write("\n".join([*seeds.lines(summary), f"report     {folder / 'report.html'}"]) + "\n")
+        if options.json:
+            print_json(summary)
+    return summary
 
 
 def asked_config(example: Example, options: Options, said: dict[str, Any]) -> dict[str, Any]:
@@ -249,9 +283,18 @@ def _show(result: dict[str, Any], notes: Sequence[str], run: Run, options: Optio
     for note in notes:
         run.progress.say(f"note: {note}")
     run.progress.say(f"report     {run.folder / 'report.html'}")
-    run.progress.say(f"predict    python -m common.predict {run.folder} FILES...")
+    run.progress.say(f"predict    python -m common.predict {run.folder} {_what_to_predict(run)}")
     if options.json:
         print_json(result)
+
+
+def _what_to_predict(run: Run) -> str:
+    """How an input of this model is given to common.predict."""
+    saved = run.folder / "model" / "model.json"
+    kind = read_json(saved)["inputs"].get("kind") if saved.exists() else None
+    examples = {"text": '--value "a text"', "seed": "--value 7 --out pictures", "observation": '--value "[...]"',
+                "row": "--lines rows.csv"}  # fmt: skip
+    return examples.get(str(kind), "FILES...")
 
 
 def _show_finished(folder: Path, options: Options) -> dict[str, Any]:

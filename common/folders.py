@@ -33,6 +33,20 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"Can't write {folder}: no permission, or a read-only file system.", hint)
 
 
+def find_group(path: str, out: Path, example: str) -> Path | None:
+    """The same for `--seeds`: a named group of runs, or the newest of the example under `out`.
+
+    Returns:
+        None where "latest" is asked for and there is none.
+    """
+    if path != "latest":
+        if not list(Path(path).glob("seed-*")):
+            raise UserError(f"--resume {path}: there are no runs of --seeds there.")
+        return Path(path)
+    groups = sorted((out / example).glob("*-seeds"), key=lambda p: p.name)
+    return groups[-1] if groups else None
+
+
 def find_run(path: str, out: Path, example: str) -> Path | None:
     """The folder that `--resume` means: a named one, or the newest run of the example under `out`.
 

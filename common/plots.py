@@ -111,6 +111,48 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
     return [_curve(name, panels[name], unit) for name in order]
 
 
+def bands(histories: Sequence[Sequence[Mapping[str, Any]]]) -> list[Figure]:
+    """Learning curves of several runs: the mean of each quantity by step, and a band from the lowest to the highest.
+
+    Values between logged steps are interpolated; a run that ended earlier takes no part in what comes after.
+
+    Args:
+        histories: of each run, as for `curves`.
+    """
+    series: dict[str, list[list[tuple[float, float]]]] = {}
+    for history in histories:
+        own: dict[str, list[tuple[float, float]]] = {}
+        for row in history:
+            for key, value in row.items():
+                known = key in _NOT_CURVES or key in _RATES or isinstance(value, bool)
+                if not known and isinstance(value, int | float) and math.isfinite(value):
+                    own.setdefault(key, []).append((float(row["step"]), float(value)))
+        for key, points in own.items():
+            series.setdefault(key, []).append(_thin(points))
+    order = sorted(series, key=lambda name: "loss" in name)
+    return [_band(name, series[name]) for name in order]
+
+
+def _band(name: str, runs: Sequence[Sequence[tuple[float, float]]]) -> Figure:
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
+    lines = [np.array(points).T for points in runs]  # each [2, points]
+    grid = np.unique(np.concatenate([x for x, _ in lines]))
+    values = np.stack([np.interp(grid, x, y, right=np.nan) for x, y in lines])  # [runs, steps]
+    title = name.replace("_", " ")
+    with canvas(f"{title} by step, {len(runs)} runs", 3.6, 2.5) as (figure, (ax,)):
+        ax.fill_between(grid, np.nanmin(values, 0), np.nanmax(values, 0), color=SECOND, alpha=0.35, linewidth=0)
+        ax.plot(grid, np.nanmean(values, 0), color=ACCENT, marker="o" if len(grid) == 1 else None, markersize=4)
+        ax.locator_params(axis="y", nbins=4)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        ax.set_title(title)
+        ax.set_title(f"{np.nanmean([y[-1] for _, y in lines]):.4g}", loc="right", color=ACCENT, fontweight="normal")
+        ax.set_xlabel("step")
+    return figure
+
+
 _NOT_CURVES = {"step", "epoch", "time", "seconds", "wall_time", "elapsed", "images_per_second", "samples_per_second"}
 _RATES = {"lr", "learning_rate"}
 _PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}

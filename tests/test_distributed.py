@@ -67,3 +67,26 @@ def test_sync_batch_norm_keeps_names_and_evaluates_like_batch_norm() -> None:
     assert isinstance(model[1], SyncBatchNorm)
     assert list(model.state_dict()) == names
     assert torch.equal(model(images), expected)
+
+
+AVERAGE = """
+import torch
+from torch import nn
+from common import distributed
+distributed.start()
+nets = nn.Linear(2, 2), nn.Linear(2, 1, bias=False)
+for number, p in enumerate(p for net in nets for p in net.parameters()):
+    p.grad = torch.full_like(p, 10.0 * number + distributed.rank())
+nets[0].bias.grad = None
+distributed.average_gradients(*nets)
+values = [None if p.grad is None else p.grad.unique().tolist() for net in nets for p in net.parameters()]
+assert values == [[0.5], None, [20.5]], values
+distributed.stop()
+"""
+
+
+def test_gradients_of_several_networks_are_averaged(tmp_path: Path) -> None:
+    script = tmp_path / "average.py"
+    script.write_text(AVERAGE)
+    process = torchrun(2, str(script))
+    assert process.returncode == 0, process.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -14,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from common import checkpoint
+from common import artifact, checkpoint
+from common.checkpoint import Checkpoints
 from common.cli import Options, execute
 from common.errors import UserError
-from common.run import Run
+from common.metrics import Metrics
+from common.run import Interrupted, Run
 from tests import toy
 from tests.helpers import ROOT, environment, final_weights, last_checkpoint, only_run, same
 
@@ -181,4 +186,41 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(
     errors = capfd.readouterr().err
     assert "step-9.pt is damaged" in errors
     assert "at step 8" in errors
+    assert_same_end(whole, cut)
+
+
+def train_in_cuts(config: toy.ToyConfig, run: Run) -> Metrics:
+    """A training whose checkpoints leave a mark: its walk starts anew at every one, as environments would."""
+    walk = nn.Linear(1, 1)
+    run.track(walk=walk)
+    for step in run.loop(steps=90, checkpoint_every=30):
+        with torch.no_grad():
+            if step % 30 == 0:
+                walk.bias.fill_(step)
+            walk.bias.add_(torch.rand(1))
+        if stop_at.get("step") == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        run.log(place=walk.bias[0].detach().clone())
+    metrics = Metrics("place", {"place": walk.bias.item()})
+    artifact.save(run, walk, inputs={}, classes=[], metrics=metrics)
+    return metrics
+
+
+stop_at: dict[str, int] = {}
+
+
+@pytest.mark.parametrize("step", [10, 44, 89])
+def test_fixed_checkpoints_are_the_same_however_a_run_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(toy, "example", dataclasses.replace(toy.example, train=train_in_cuts, headline="place"))
+    whole = run_toy(tmp_path / "whole", {})  # --checkpoint-seconds 0 does not add any
+    assert Checkpoints(whole / "checkpoints").steps() == [60, 90]
+    monkeypatch.setitem(stop_at, "step", step)
+    with pytest.raises(Interrupted):
+        run_toy(tmp_path / "cut", {"checkpoint_seconds": 0.001})
+    cut = only_run(tmp_path / "cut", "tests.toy")
+    assert Checkpoints(cut / "checkpoints").steps() == {10: [], 44: [30], 89: [60, 90]}[step]
+    monkeypatch.delitem(stop_at, "step")
+    assert run_toy(tmp_path / "cut", {}, resume=True) == cut
     assert_same_end(whole, cut)

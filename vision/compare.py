@@ -22,6 +22,7 @@ from common import artifact, device, plots, report
 from common.cli import Options, execute, exit_with, print_json
 from common.errors import UserError, nearest
 from common.files import write_json
+from common.seeds import parse
 from common.tracking import read_history
 from vision import models
 from vision.models.layers import model_facts
@@ -52,7 +53,7 @@ def main(
     if tiny:
         said = {"data": "synthetic", "size": "tiny", "epochs": 2}
     said |= {k: v for k, v in {"epochs": epochs, "data_dir": data_dir}.items() if v is not None}
-    names, numbers = _models(models_), _seeds(seeds)
+    names, numbers = _models(models_), parse(seeds)
     for name in names:
         TrainConfig().with_values({**said, "model": name})  # all are checked before the first is trained
     folder = Path(out) / "vision.compare" / _fingerprint(said)
@@ -114,13 +115,6 @@ def _models(text: str) -> list[str]:
         if name not in models.FAMILIES and not name.startswith("torchvision/"):
             raise UserError(f"--models {name}: unknown.", nearest(name, models.FAMILIES))
     return names
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {text}: not a list of whole numbers.", "Write them like 0,1,2.") from None
 
 
 def _fingerprint(said: dict[str, Any]) -> str:

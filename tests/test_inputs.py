@@ -1,0 +1,102 @@
+"""What a model can be asked with: every kind reads what its users write, and names what is wrong with the rest."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.data.inputs import MAX_BYTES, ObservationInput, RowInput, SeedInput, TextInput
+from common.errors import UserError
+
+
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+ROW = RowInput(("width", "height"))
+SEED = SeedInput(4, ("cat", "dog"))
+SEEN = ObservationInput((2, 2))
+
+
+@pytest.mark.parametrize("inputs", [TextInput(), ROW, SEED, SEEN])
+def test_its_json_makes_the_same_input_again(inputs: Any) -> None:
+    fields = inputs.to_json()
+    assert fields["kind"] == inputs.kind
+    assert type(inputs).from_json({k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}) == inputs
+    with pytest.raises(UserError, match=f"description of its {inputs.kind} input is not valid"):
+        type(inputs).from_json({**fields, "unknown": 1})
+
+
+def test_a_text_is_taken_as_it_is(tmp_path: Path) -> None:
+    text = "Füße 👣\n\n  שלום  "
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    assert TextInput().decode(tmp_path / "a.txt") == TextInput().decode(text.encode()) == text
+    assert TextInput().decode(b"\xef\xbb\xbfbom") == "bom"
+    assert TextInput().decode(b"") == ""
+
+
+@pytest.mark.parametrize("row", [b'{"height": 2, "width": 1.5}', b"[1.5, 2]", b"1.5,2\n", b' "1.5", 2 '])
+def test_a_row_is_an_object_a_list_or_a_line(row: bytes) -> None:
+    assert ROW.decode(row).tolist() == [1.5, 2.0]
+
+
+def test_a_seed_gives_the_same_latent_however_it_is_written() -> None:
+    short, long = SEED.decode(b"7"), SEED.decode(b'{"seed": 7, "class": "dog"}')
+    assert torch.equal(short.latent, long.latent)
+    assert (short.label, long.label, short.seed) == (None, 1, 7)
+    assert not torch.equal(short.latent, SEED.decode(b"8").latent)
+    given = SEED.decode(b'{"latent": [1, 2, 3, 4]}')
+    assert (given.latent.tolist(), given.seed) == ([1.0, 2.0, 3.0, 4.0], None)
+
+
+def test_an_observation_is_json_or_numpy() -> None:
+    expected = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert torch.equal(SEEN.decode(b"[[1, 2], [3, 4]]"), expected)
+    assert torch.equal(SEEN.decode(npy(expected.numpy().astype("float64"))), expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "content", "words"),
+    [
+        (TextInput(), b"caf\xe9", "The text is not UTF-8 text (byte 3)."),
+        (TextInput(), b"x" * (MAX_BYTES + 1), "The text is larger than 16 MB."),
+        (ROW, b"1", "The row has the shape [1], not [2]."),
+        (ROW, b"", "The row has the shape [0], not [2]."),
+        (ROW, b"1,x", "The row does not hold numbers of the shape [2]."),
+        (ROW, b"[1, NaN]", "The row holds nan; only finite numbers go."),
+        (ROW, b'{"width": 1}', "The row lacks 1 of 2 columns: 'height', …"),
+        (ROW, b'{"widht": 1, "height": 2}', "The row has an unknown column 'widht'."),
+        (ROW, b'{"width": 1', "The row is not valid JSON"),
+        (SEED, b"-1", "The seed is no seed: -1."),
+        (SEED, b"true", "The seed is no seed: True."),
+        (SEED, b"1.5", "The seed is no seed: 1.5."),
+        (SEED, b"{}", "The seed is no seed: None."),
+        (SEED, b'{"sead": 1}', "The seed has an unknown key 'sead'."),
+        (SEED, b'{"seed": 1, "class": "cow"}', "The seed asks for the unknown class 'cow'."),
+        (SeedInput(4), b'{"seed": 1, "class": "cat"}', "this model was trained without classes"),
+        (SEED, b'{"latent": [1]}', "The seed has the shape [1], not [4]."),
+        (SEEN, b"[1, 2]", "The observation has the shape [2], not [2, 2]."),
+        (SEEN, b"[[1, 2], [3]]", "The observation does not hold numbers of the shape [2, 2]."),
+        (SEEN, b"[[1, 2], [3, 1e999]]", "The observation holds inf"),
+        (SEEN, npy(np.zeros((2, 2)))[:-5], "The observation is a damaged .npy file."),
+        (SEEN, npy(np.array([["a", "b"]])), "The observation holds <U1, not numbers."),
+        (SEEN, npy(np.array([[{}]], dtype=object)), "The observation is a damaged .npy file."),
+        (SEEN, b"[" * 100_000, "The observation is not valid JSON"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(inputs: Any, content: bytes, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        inputs.decode(content)
+    assert words in str(caught.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(UserError, match=r"Can't read nowhere\.txt: No such file"):
+        TextInput().decode(Path("nowhere.txt"))

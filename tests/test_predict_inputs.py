@@ -1,0 +1,131 @@
+"""Predictions for what is typed, and answers that are no classes; by a small stand-in for a model."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from common import artifact, example, frames, predict
+from common.data.inputs import ObservationInput, SeedInput, TextInput
+from common.errors import UserError
+from common.example import Predictor
+
+
+def shouting(texts: Sequence[str]) -> list[dict[str, Any]]:
+    rows = []
+    for text in texts:
+        loud = float(text.isupper())
+        rows.append({"class": "loud" if loud else "calm", "probabilities": {"loud": loud, "calm": 1 - loud}})
+    return rows
+
+
+def acting(observations: Sequence[Tensor]) -> list[dict[str, Any]]:
+    return [
+        {"action": "loud" if o.sum() > 0 else "calm", "q_values": {"loud": float(o.sum()), "calm": 0.0}}
+        for o in observations
+    ]
+
+
+def painting(draws: Sequence[Any]) -> list[dict[str, Any]]:
+    pictures = [torch.full((1, 4, 4), int(100 + 10 * d.latent.mean()), dtype=torch.uint8) for d in draws]
+    return [
+        {"seed": d.seed, "png": base64.b64encode(frames.png(p)).decode()} for d, p in zip(draws, pictures, strict=True)
+    ]
+
+
+PREDICTORS = {
+    "text": Predictor(TextInput(), shouting),
+    "observation": Predictor(ObservationInput((2,)), acting, answer="action", scores="q_values"),
+    "seed": Predictor(SeedInput(8), painting, answer="png", scores=""),
+}
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes common.predict meet one of PREDICTORS instead of a trained model."""
+
+    def choose(kind: str) -> None:
+        saved = SimpleNamespace(example="stand.in", classes=[] if kind == "seed" else ["loud", "calm"])
+        monkeypatch.setattr(artifact, "load", lambda path: saved)
+        monkeypatch.setattr(example, "get", lambda name: SimpleNamespace(load=lambda _: PREDICTORS[kind]))
+
+    return choose
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_values_and_lines_are_inputs(
+    serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve("text")
+    (tmp_path / "texts.txt").write_text("quiet\nLOUD\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"HEY\n")))
+    assert predict.main("run", value=["hello", "HELLO", "hello"], lines=[str(tmp_path / "texts.txt"), "-"]) == 0
+    answers = {row["file"]: row["class"] for row in rows(capsys.readouterr().out)}
+    lines = f"{tmp_path}/texts.txt"
+    assert answers == {"hello": "calm", "HELLO": "loud", f"{lines}:1": "calm", f"{lines}:2": "loud", "-:1": "loud"}
+
+
+def test_a_value_that_is_none_gets_a_row_with_its_error(serve: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    serve("observation")
+    assert predict.main("run", value=["[1, 2]", "[1]", "nonsense"]) == 1
+    good, short, broken = rows(capsys.readouterr().out)
+    assert good == {"file": "[1, 2]", "action": "loud", "q_values": {"loud": 3.0, "calm": 0.0}}
+    assert short["error"] == "[1] has the shape [1], not [2]."
+    assert broken["error"].startswith("nonsense is not valid JSON")
+
+
+def test_csv_has_a_column_for_the_answer_and_each_score(serve: Any, tmp_path: Path) -> None:
+    serve("observation")
+    out = tmp_path / "actions.csv"
+    assert predict.main("run", value=["[1, 2]", "[-1, 0]"], out=str(out)) == 0
+    before = out.read_bytes()
+    with out.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["action"] for row in table] == ["loud", "calm"]
+    assert [float(row["loud"]) for row in table] == [3.0, -1.0]
+    assert predict.main("run", value=["[1, 2]", "[-1, 0]"], out=str(out)) == 0
+    assert out.read_bytes() == before  # nothing is done twice
+
+
+def test_pictures_go_into_a_folder_under_names_of_their_own(
+    serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve("seed")
+    out = tmp_path / "pictures"
+    assert predict.main("run", value=["7", '{"seed": 8}', "../../etc"], out=str(out)) == 1
+    index = rows((out / "index.jsonl").read_text())
+    assert [row.get("seed") for row in index] == [7, 8, None]
+    assert {p.name for p in out.glob("*.png")} == {row["png"] for row in index if "png" in row}
+    again = tmp_path / "again"
+    predict.main("run", value=["7"], out=str(again))
+    (one,) = again.glob("*.png")
+    assert one.read_bytes() == (out / index[0]["png"]).read_bytes()
+    capsys.readouterr()
+    predict.main("run", value=["7"])
+    (row,) = rows(capsys.readouterr().out)
+    assert torch.equal(frames.read_png(base64.b64decode(row["png"])), frames.read_png(one.read_bytes()))
+
+
+def test_mistakes(serve: Any, tmp_path: Path) -> None:
+    serve("seed")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file; this model makes pictures: name a folder"):
+        predict.main("run", value=["7"], out=str(tmp_path / "file"))
+    with pytest.raises(UserError, match="There is nothing to predict"):
+        predict.main("run")
+    with pytest.raises(UserError, match=r"Can't read .*nowhere.txt: No such file"):
+        predict.main("run", lines=[str(tmp_path / "nowhere.txt")])
