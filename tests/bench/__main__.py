@@ -19,34 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean, median, stdev
-from typing import Any
+from statistics import fmean, median
 
 import torch
 
 from common import device
+from tests.bench import agents, gans, texts
+from tests.bench.tools import SEEDS, mean_std, row, run
 from tests.helpers import ROOT, environment, final_weights, only_run, same
-
-SEEDS = (0, 1, 2)
-
-
-def row(what: str, value: str, command: str) -> None:
-    sys.stdout.write(f"| {what} | {value} | `{command}` |\n")
-    sys.stdout.flush()
-
-
-def mean_std(values: Sequence[float], form: str = ".2f") -> str:
-    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{fmean(values):{form}}{spread} (n = {len(values)})"
-
-
-def run(*arguments: str) -> dict[str, Any]:
-    """The JSON result of one training in a fresh process."""
-    with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", *arguments, "--json", "--quiet", "--out", out]
-        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return result
 
 
 def training(what: str, *arguments: str, seeds: Sequence[int] = SEEDS) -> None:
@@ -166,9 +146,21 @@ def kills(options: argparse.Namespace) -> None:
         " ".join(["python -m", *settings]))  # fmt: skip
 
 
+def ladder(options: argparse.Namespace) -> None:
+    results = [run("research.ladder", "--seed", str(seed)) for seed in SEEDS]
+    values = {name: mean_std([100 * r["metrics"][name] for r in results]) for name in results[0]["metrics"]}
+    ends = [[100 * r["metrics"][f"cv_difference_{end}"] for end in ("low", "high")] for r in results]
+    intervals = ", ".join(f"{low:+.2f} to {high:+.2f}" for low, high in ends)
+    value = f"10-fold accuracy {values['cv_accuracy']} %, LogisticRegression {values['cv_reference_accuracy']} %; "
+    value += f"95 % intervals of the difference, seed by seed: {intervals}"
+    row("breast cancer, ladder", value, "python -m research.ladder")
+
+
 FIGURES: dict[str, Callable[[argparse.Namespace], None]] = {
     "startup": startup, "digits": digits, "mnist": mnist, "cifar": cifar, "birds": birds, "fit": fit_overhead,
-    "families": families, "kills": kills,
+    "families": families, "kills": kills, "cartpole": agents.cartpole, "control": agents.control,
+    "agent-speed": agents.speed, "pong": agents.pong, "gan": gans.ours, "gan-peers": gans.peers,
+    "texts": texts.scratch, "text-models": texts.models, "minilm": texts.finetuned, "ladder": ladder,
 }  # fmt: skip
 
 
@@ -181,6 +173,15 @@ def main() -> None:
     parser.add_argument("--cifar", help="npz file with x_train y_train x_test y_test")
     parser.add_argument("--cifar-epochs", default="30")
     parser.add_argument("--peer", help="checkout of github.com/pytorch/examples")
+    parser.add_argument("--sb3", help="a Python that has stable-baselines3")
+    parser.add_argument("--cleanrl", help="checkout of github.com/vwxyzjn/cleanrl")
+    parser.add_argument("--cleanrl-python", help="a Python that has what it pins")
+    parser.add_argument("--pytorch-gan", help="checkout of github.com/eriklindernoren/PyTorch-GAN")
+    parser.add_argument("--gan-seconds", default="600", help="of training for each of its scripts")
+    parser.add_argument("--gan-losses", default="dcgan,wgan-gp,r3gan")
+    parser.add_argument("--gan-epochs", help="of our trainings; the default of the data set if not given")
+    parser.add_argument("--gan-seeds", type=int, default=3)
+    parser.add_argument("--minilm-seeds", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
     options = parser.parse_args()
     device.set_threads()
