@@ -319,6 +319,7 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
     history = read_history(run.folder)
     sections = [report.figure("Training", plots.curves(history))] if history else []
     sections += report.classification_sections(metrics) + run.sections
+    sections.sort(key=lambda section: not section.first)
     saved = read_json(run.folder / "config.json")
     settings = {name: str(value) for name, value in saved.pop("config").items()}
     hardware = {name: str(value) for name, value in saved.items()}

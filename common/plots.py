@@ -93,7 +93,8 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
 
     Args:
         history: the logged rows in order, each with "step" or "epoch" and any numbers. `train_x` (or x) and
-            `val_x` share a figure. Values that are not finite numbers are left out, as are times and rates.
+            `val_x` share a figure. Values that are not finite numbers are left out, as are times and a
+            learning rate that never changes.
     """
     unit = _unit(history)
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -107,7 +108,9 @@ def curves(history: Sequence[Mapping[str, Any]]) -> list[Figure]:
     for parts in panels.values():
         if "" in parts and len(parts) > 1:  # `loss` beside `val_loss`
             parts["train"] = parts.pop("") + parts.get("train", [])
-    order = sorted(panels, key=lambda name: ("loss" not in name, name in _RATES))
+    constant = {name for name, parts in panels.items() if name in _RATES and len({y for _, y in parts[""]}) == 1}
+    shown = [name for name in panels if name not in constant]
+    order = sorted(shown, key=lambda name: ("loss" not in name, name in _RATES))
     return [_curve(name, panels[name], unit) for name in order]
 
 
@@ -173,7 +176,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _curve(name: str, parts: Mapping[str, list[tuple[float, float]]], unit: str) -> Figure:
-    from matplotlib.ticker import LogLocator, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     title = "learning rate" if name in _RATES else name.replace("_", " ")
     values = [y for points in parts.values() for _, y in points]
@@ -185,9 +188,7 @@ def _curve(name: str, parts: Mapping[str, list[tuple[float, float]]], unit: str)
             ax.plot(x, y, color=ACCENT if main else SECOND, label=part, marker=marker, markersize=4)
         if "loss" in name and min(values) > 0 and max(values) > 20 * min(values):
             ax.set_yscale("log")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 1000 * min(values) else (1,)))
-            ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            ax.yaxis.set_minor_formatter(lambda value, _: "")
+            plain(ax.yaxis, (1, 2, 5) if max(values) < 1000 * min(values) else (1,))
         else:
             ax.locator_params(axis="y", nbins=4)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -200,6 +201,15 @@ def _curve(name: str, parts: Mapping[str, list[tuple[float, float]]], unit: str)
         if len(parts) > 1:
             ax.legend(loc="best")
     return figure
+
+
+def plain(axis: Any, multiples: Sequence[int]) -> None:
+    """Labels a logarithmic axis with plain numbers, at these multiples of the powers of ten."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=multiples))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda value, _: "")
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 # Nothing is loaded from elsewhere and no script runs, even if a text should ever slip through unescaped.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 WORDS = {"f1": "F1", "roc": "ROC", "auc": "AUC", "top5": "top-5", "miou": "mIoU", "map": "mAP", "bleu": "BLEU"}
-WORDS |= {"mse": "MSE", "rmse": "RMSE", "mae": "MAE", "psnr": "PSNR", "ssim": "SSIM", "wer": "WER"}
+WORDS |= {
+    "cv": "CV",
+    "tfidf": "TF-IDF",
+    "mse": "MSE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "wer": "WER",
+}
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,14 @@ class Section:
         body: trusted HTML, as made by the functions below.
         note: plain text under the title: how to read it.
         wide: takes the whole width of a laptop's page, else half of it.
+        first: stands before the training curves and what every classifier has: the page's own story.
     """
 
     title: str
     body: str
     note: str = ""
     wide: bool = True
+    first: bool = False
 
 
 def pictures(title: str, pictures: Sequence[Picture], note: str = "") -> Section:

@@ -37,7 +37,8 @@ def history() -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
     for epoch in range(5):
         rows += [
-            {"step": 10 * epoch + s, "epoch": epoch, "seconds": 0.1, "loss": 2 / (s + 1), "lr": 0.1} for s in (0, 5)
+            {"step": 10 * epoch + s, "epoch": epoch, "seconds": 0.1, "loss": 2 / (s + 1), "lr": 0.1 / (s + 1)}
+            for s in (0, 5)
         ]
         rows.append({"step": 10 * epoch + 9, "epoch": epoch, "val_loss": 1.0, "val_accuracy": epoch / 5})
     return rows
@@ -330,6 +331,8 @@ def test_curves_pair_train_with_validation() -> None:
     assert lines(accuracy)["validation"] == [(9 + 10 * e, e / 5) for e in range(5)]
     assert accuracy.axes[0].get_title(loc="left") == "validation accuracy"
     assert rate.axes[0].get_title(loc="left") == "learning rate"
+    constant = [{**row, "lr": 0.1} if "lr" in row else row for row in history()]
+    assert len(plots.curves(constant)) == 2  # a rate that never changes is no curve
 
 
 def test_curves_by_epoch_without_what_is_no_number() -> None:
