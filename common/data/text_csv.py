@@ -78,16 +78,12 @@ def _decode(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"Can't read {path}: {error.strerror}.") from None
     try:
-        return content.decode("utf-8-sig").splitlines(keepends=True) if content.isascii() else _split_lines(content)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         what = f"{path} line {line} is not UTF-8 (byte 0x{content[error.start]:02x})."
         raise UserError(what, f"Convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new.csv") from None
-
-
-def _split_lines(content: bytes) -> list[str]:
-    """Lines at \\n alone: str.splitlines would also split at line ends that belong to a text."""
-    lines = content.decode("utf-8-sig").split("\n")
+    lines = text.split("\n")  # not splitlines, which also splits at stranger ends that belong to a text
     return [line + "\n" for line in lines[:-1]] + lines[-1:]
 
 
