@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def fit(
     assert run.plan is not None, "place the model first"
     scaler = torch.amp.GradScaler(run.device.type, enabled=run.plan.precision == "fp16")
     rates = scheduler(schedule, optimizer, epochs * len(train), warmup=len(train))
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True) if ema else None
+    average = moving_average(model, ema) if ema else None
     run.track(model=model, optimizer=optimizer, scheduler=rates, scaler=scaler)
     if average is not None:
         run.track(ema=average)
@@ -89,6 +90,20 @@ def fit(
     if validate is not None and "best_score" in run.state:
         kept.load_state_dict(run.best())
     return kept
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a model's weights and buffers; integers, such as counts, are copied."""
+    lerp = get_ema_multi_avg_fn(decay)
+
+    def update(averages: Any, values: Any, steps: Any) -> None:
+        if averages[0].is_floating_point():  # torch calls this once for each type of numbers
+            lerp(averages, values, steps)
+        else:
+            for average, value in zip(averages, values, strict=True):
+                average.copy_(value)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def scheduler(name: str, optimizer: Optimizer, steps: int, warmup: int) -> LRScheduler:

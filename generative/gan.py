@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import artifact, distributed, frames, report
 from common.artifact import Artifact
@@ -30,7 +29,7 @@ from common.example import Example, Predictor
 from common.files import write_whole
 from common.metrics import Metrics
 from common.run import Run
-from common.training import scheduler
+from common.training import moving_average, scheduler
 from generative import gallery, quality
 from generative.losses import OBJECTIVES, discriminator_loss, generator_loss
 from generative.networks import SIDE, SIZES, Discriminator, Generator
@@ -203,7 +202,7 @@ def adversarial(
     fast = torch.optim.Adam(discriminator.parameters(), lr=float(config.discriminator_lr or 0), betas=betas, fused=True)
     rates = [scheduler(config.schedule, slow, steps // every, 0), scheduler(config.schedule, fast, steps, 0)]
     decay = config.ema if config.ema is not None else ema_decay(steps // every)
-    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = moving_average(generator, decay)
     run.track(
         generator=generator, discriminator=discriminator, average=average, generator_optimizer=slow,
         discriminator_optimizer=fast, generator_schedule=rates[0], discriminator_schedule=rates[1],
