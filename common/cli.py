@@ -263,7 +263,8 @@ def resumed_config(example: Example, folder: Path, asked: dict[str, Any]) -> Con
 def _finish(example: Example, run: Run, metrics: Metrics, options: Options, total: float) -> dict[str, Any]:
     seconds = {"train": round(run.train_seconds, 3), "total": round(total, 3)}
     result = {
-        "example": example.name, "run": str(run.folder), "metrics": metrics.values, "seconds": seconds,
+        "example": example.name, "run": str(run.folder), "metrics": metrics.values, "steps": run.step,
+        "seconds": seconds,
         "peak_memory_mb": round(device.peak_memory_mb(run.device), 1), "seed": run.config.seed,
         "config": run.config.to_dict(),
     }  # fmt: skip

@@ -53,8 +53,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "episodes": 20, "checkpoint_every": 960,
     },
     "CartPole-v1": {
-        "steps": 30_000, "buffer": 10_000, "v_min": 0.0, "validate_every": 1_536, "validations": 100,
-        "stop_at": 500.0, "checkpoint_every": 10_000,
+        "steps": 50_000, "buffer": 10_000, "exploration": 0.072, "v_min": 0.0, "validate_every": 3_072,
+        "validations": 100, "stop_at": 500.0, "checkpoint_every": 10_000,
     },
     "Acrobot-v1": {
         "steps": 80_000, "updates": 64, "lr": 7e-4, "target_every": 64, "n_step": 3, "validations": 100,

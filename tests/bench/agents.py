@@ -18,14 +18,14 @@ from tests.bench.tools import mean_std, row, run
 SAME = ["--steps", "60000", "--buffer", "10000", "--learning-starts", "10000", "--batch-size", "128", "--lr", "2.5e-4",
         "--train-every", "10", "--updates", "1", "--target-every", "50", "--tau", "1", "--hidden", "120,84",
         "--n-step", "1", "--no-double", "--exploration", "0.5", "--epsilon-end", "0.05", "--validate-every", "60000",
-        "--validations", "1", "--episodes", "1"]  # fmt: skip
+        "--validations", "1", "--episodes", "1", "--checkpoint-every", "60000"]  # fmt: skip
 
 
 def agent(name: str, *arguments: str, seeds: range = range(3)) -> None:
     results = [run("rl.dqn", "--env", name, *arguments, "--seed", str(seed)) for seed in seeds]
     means = [r["metrics"]["mean_return"] for r in results]
     seconds = mean_std([r["seconds"]["train"] for r in results], ".1f")
-    steps = mean_std([r["metrics"]["environment_steps"] for r in results], ",.0f")
+    steps = mean_std([r["steps"] * r["config"]["train_every"] for r in results], ",.0f")
     n = results[0]["metrics"]["n"]
     each = ", ".join(f"{m:.1f}" for m in means)
     value = f"mean return over {n} episodes {mean_std(means, '.1f')}: {each}; {steps} steps; {seconds} s training"
@@ -79,7 +79,6 @@ def speed(options: argparse.Namespace) -> None:
 def pong(options: argparse.Namespace) -> None:
     """A smoke: does it run, how fast, and what would a million frames take."""
     from rl.environments import SIZE
-    from rl.replay import Replay  # noqa: F401  (its size is printed by the run itself)
 
     arguments = ["--env", "ALE/Pong-v5", "--steps", "20000", "--buffer", "20000", "--learning-starts", "1000",
                  "--validate-every", "20000", "--validations", "1", "--episodes", "1"]  # fmt: skip
