@@ -29,7 +29,7 @@ def test_a_gif_has_each_frame_and_rests_on_the_last() -> None:
     shades = (0, 120, 250)
     content = frames.gif([torch.full((3, 4, 4), s, dtype=torch.uint8) for s in shades], fps=20, hold=0.5)
     with Image.open(io.BytesIO(content)) as animation:
-        assert animation.n_frames == 3
+        assert getattr(animation, "n_frames", 1) == 3
         assert animation.info["loop"] == 0
         seen, pauses = [], []
         for number in range(3):

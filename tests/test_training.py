@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,14 +11,13 @@ from common.training import moving_average
 
 
 def test_a_moving_average_follows_the_formula_and_copies_whole_numbers() -> None:
-    model = nn.BatchNorm1d(2)
+    model: Any = nn.BatchNorm1d(2)
     model.register_buffer("keys", torch.tensor([2**53 + 1]))  # a float would lose its last digit
-    average = moving_average(model, 0.75)
-    expected = []
+    average: Any = moving_average(model, 0.75)
+    expected: list[float] = []
     for step, value in enumerate((1.0, 2.0, 4.0)):
         with torch.no_grad():
             model.weight.fill_(value)
-            assert model.num_batches_tracked is not None
             model.num_batches_tracked += 10
         average.update_parameters(model)
         expected.append(value if step == 0 else 0.75 * expected[-1] + 0.25 * value)

@@ -46,13 +46,14 @@ try:
 except TimeIsUp:
     elapsed = time.monotonic() - began[0]
 
-generator, images = space["generator"], {}
+generator = space["generator"]
+arrays: dict[str, Any] = {}
 with torch.no_grad():
     for mode in (True, False):
         torch.manual_seed(1)
         generator.train(mode)
         drawn = [generator(torch.randn(BATCH, space["opt"].latent_dim)) for _ in range(SAMPLES // BATCH)]
         pixels = torch.cat(drawn).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        images["batch" if mode else "running"] = pixels.numpy()
+        arrays["batch" if mode else "running"] = pixels.numpy()
 seen = max(steps.values()) * space["opt"].batch_size
-np.savez_compressed(out, seconds=elapsed, images_per_second=seen / elapsed, **images)
+np.savez_compressed(out, seconds=elapsed, images_per_second=seen / elapsed, **arrays)
