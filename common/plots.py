@@ -156,7 +156,17 @@ def _band(name: str, runs: Sequence[Sequence[tuple[float, float]]]) -> Figure:
     return figure
 
 
-_NOT_CURVES = {"step", "epoch", "time", "seconds", "wall_time", "elapsed", "images_per_second", "samples_per_second"}
+_NOT_CURVES = {
+    "step",
+    "environment_steps",
+    "epoch",
+    "time",
+    "seconds",
+    "wall_time",
+    "elapsed",
+    "images_per_second",
+    "samples_per_second",
+}
 _RATES = {"lr", "learning_rate"}
 _PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 

@@ -86,6 +86,7 @@ class Run:
         self.created = False  # whether the folder is this process's own making
         self.sections: list[Any] = []
         self._tracked: dict[str, Any] = {}
+        self._own: dict[str, Any] = {}  # of this process alone
         self._best: dict[str, Tensor] | None = None
         self._best_saved = True
         self._window = Window()
@@ -125,6 +126,10 @@ class Run:
     def track(self, **parts: Any) -> None:
         """Names what a checkpoint holds: anything with `state_dict` and `load_state_dict`."""
         self._tracked.update(parts)
+
+    def track_each(self, **parts: Any) -> None:
+        """The same for what every process has of its own, such as a replay memory: each saves and restores its own."""
+        self._own.update(parts)
 
     # -- the loop ---------------------------------------------------------------------------------------
 
@@ -275,9 +280,14 @@ class Run:
         if distributed.agree(float(not finite)):
             self.flush()  # raises: weights that gave NaN are not worth keeping
         random_states = distributed.gather(device.rng_state(self.device))
+        own = {name: part.state_dict() for name, part in self._own.items()}
+        if distributed.rank() > 0 and own:
+            self._own_checkpoints().save(self.step, own)
+        if own:
+            distributed.agree(0.0)  # all have theirs before the checkpoint that counts on it
         if distributed.rank() == 0:
             state = {
-                "parts": {name: part.state_dict() for name, part in self._tracked.items()},
+                "parts": {**{name: part.state_dict() for name, part in self._tracked.items()}, **own},
                 "state": self.state, "step": self.step, "window": values, "rng": random_states,
                 "seconds": {"train": self.train_seconds, "total": self.tracker.seconds},
             }  # fmt: skip
@@ -288,6 +298,10 @@ class Run:
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - began
         self._saved_step = self.step
+
+    def _own_checkpoints(self) -> checkpoint.Checkpoints:
+        """Where a process other than the first keeps what is its own."""
+        return checkpoint.Checkpoints(self.checkpoints.folder / f"rank-{distributed.rank()}")
 
     def _begin(self, total: int) -> None:
         """Makes the folder, or restores what was saved in it."""
@@ -331,18 +345,21 @@ class Run:
         if state is None:
             self.progress.say(f"resume     {self.folder} has no checkpoint yet: starting at step 0")
             return 0.0
-        for name, part in self._tracked.items():
-            if name not in state["parts"]:
-                raise UserError(f"The checkpoint of {self.folder} holds no {name}.", "It was made by another version.")
-            part.load_state_dict(state["parts"][name])
-        self.state, self.step = state["state"], step
-        self._saved_step = step
-        self._window.load(state["window"])
         if len(state["rng"]) != distributed.world():
             raise UserError(
                 f"{self.folder} was trained by {len(state['rng'])} processes, this is {distributed.world()}.",
                 "Resume with the same number.",
             )
+        parts = dict(state["parts"])
+        if distributed.rank() > 0 and self._own:
+            parts |= checkpoint.read(self._own_checkpoints().folder / f"step-{step}.pt")
+        for name, part in {**self._tracked, **self._own}.items():
+            if name not in parts:
+                raise UserError(f"The checkpoint of {self.folder} holds no {name}.", "It was made by another version.")
+            part.load_state_dict(parts[name])
+        self.state, self.step = state["state"], step
+        self._saved_step = step
+        self._window.load(state["window"])
         device.set_rng_state(state["rng"][distributed.rank()], self.device)
         self.train_seconds = state["seconds"]["train"]
         self.progress.say(f"resume     {self.folder} at step {step}")

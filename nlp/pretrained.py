@@ -123,7 +123,7 @@ def with_adapters(network: nn.Module) -> nn.Module:
         from peft import LoraConfig, TaskType, get_peft_model
     except ImportError:
         what = "--lora needs the package peft, which is not installed."
-        raise UserError(what, "pip install 'pytorch-use-cases[lora]'") from None
+        raise UserError(what, "pip install -e '.[lora]'") from None
     config = LoraConfig(task_type=TaskType.SEQ_CLS, r=16, lora_alpha=32, lora_dropout=0.1, target_modules="all-linear")
     adapted: nn.Module = get_peft_model(network, config)
     return adapted

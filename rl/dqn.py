@@ -215,7 +215,8 @@ def train(config: Any, run: Run) -> Metrics:
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     replay = memory(config, run, environments)
     actor = Actor(environments, run.device)
-    run.track(model=model, target=target, optimizer=optimizer, replay=replay, actor=actor)
+    run.track(model=model, target=target, optimizer=optimizer)
+    run.track_each(replay=replay, actor=actor)
     run.state["updates"] = 0
 
     rounds = math.ceil(config.steps / config.train_every)
@@ -252,7 +253,7 @@ def train(config: Any, run: Run) -> Metrics:
     agent = copy.deepcopy(model).cpu()  # measured where it is used
     metrics, played = test(agent, config)
     metrics.notes.append(
-        f"Trained for {run.step * config.train_every:,} steps in the environments, {run.state['updates']:,} updates."
+        f"trained for {run.step * config.train_every:,} steps in the environments, {run.state['updates']:,} updates"
     )
     run.sections += sections(config, agent, played)
     inputs = ObservationInput(environments.shape)
@@ -341,7 +342,7 @@ def test(agent: QNetwork, config: Any) -> tuple[Metrics, Played]:
         "min_return": played.returns.min().item(), "max_return": played.returns.max().item(),
         "mean_length": played.lengths.double().mean().item(), "n": n,
     }  # fmt: skip
-    notes = [f"{n} episodes of {config.env}, one from each of {n} fixed starts; rewards as the environment gives them."]
+    notes = [f"{n} episodes of {config.env}, one from each of {n} fixed starts; rewards as the environment gives them"]
     return Metrics("mean_return", values, notes), played
 
 

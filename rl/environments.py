@@ -252,7 +252,7 @@ def _extra(text: str) -> str:
 
 
 def _pip(extra: str) -> str:
-    return f"pip install 'pytorch-use-cases[{extra}]'"
+    return f"pip install -e '.[{extra}]'"
 
 
 def _similar(name: str) -> str:

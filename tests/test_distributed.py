@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common.distributed import SyncBatchNorm, synchronize_batch_norm
-from tests.helpers import final_weights, mistake, only_run, python, result, torchrun
+from tests.helpers import final_weights, mistake, only_run, python, result, same, torchrun
 
 ARGUMENTS = ["-m", "tests.toy", "--json", "--dropout", "0", "--epochs", "2"]
 
@@ -31,18 +31,19 @@ def test_n_processes_give_the_result_of_one(tmp_path: Path, processes: int) -> N
             assert json.loads(b)["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
-def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:
-    arguments = ["-m", "tests.toy", "--json", "--epochs", "3"]
-    whole = result(torchrun(2, *arguments, "--out", tmp_path / "whole"))
+@pytest.mark.parametrize("arguments", [["tests.toy", "--epochs", "3"], ["rl.dqn", "--tiny"]], ids=["toy", "rl.dqn"])
+def test_two_processes_resume_to_the_bit(tmp_path: Path, arguments: list[str]) -> None:
+    whole = result(torchrun(2, "-m", *arguments, "--json", "--out", tmp_path / "whole"))
     run = Path(whole["run"])
     weights = final_weights(run)
-    # What a kill after the last checkpoint but one leaves behind.
+    # What a kill after the last checkpoint but one leaves behind, of every process.
     (run / "result.json").unlink()
-    sorted((run / "checkpoints").glob("step-*.pt"))[-1].unlink()
-    again = torchrun(2, *arguments, "--resume", run)
+    last = max((run / "checkpoints").glob("step-*.pt"), key=lambda p: int(p.stem.removeprefix("step-")))
+    for file in (run / "checkpoints").rglob(last.name):
+        file.unlink()
+    again = torchrun(2, "-m", *arguments, "--json", "--resume", run)
     assert result(again)["metrics"] == whole["metrics"]
-    for name, value in final_weights(run).items():
-        assert torch.equal(value, weights[name])
+    assert same(final_weights(run), weights)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:

@@ -439,9 +439,9 @@ def test_an_environment_that_does_not_go_says_why(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "library", "text"),
     [
-        ("LunarLander-v3", "Box2D", "LunarLander-v3 needs Box2D.\npip install 'pytorch-use-cases[box2d]'"),
-        ("ALE/Pong-v5", "ale_py", "ALE/Pong-v5 needs ale-py.\npip install 'pytorch-use-cases[atari]'"),
-        ("ALE/Pong-v5", "cv2", "ALE/Pong-v5 needs OpenCV.\npip install 'pytorch-use-cases[atari]'"),
+        ("LunarLander-v3", "Box2D", "LunarLander-v3 needs Box2D.\npip install -e '.[box2d]'"),
+        ("ALE/Pong-v5", "ale_py", "ALE/Pong-v5 needs ale-py.\npip install -e '.[atari]'"),
+        ("ALE/Pong-v5", "cv2", "ALE/Pong-v5 needs OpenCV.\npip install -e '.[atari]'"),
     ],
 )
 def test_a_missing_extra_is_named(name: str, library: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

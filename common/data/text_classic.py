@@ -149,7 +149,7 @@ def _from_hub(name: str, known: Classic, places: Sequence[Path]) -> dict[str, Te
         from datasets import load_dataset
     except ImportError:
         what = f"{looked}, and the package datasets, which downloads them, is not installed."
-        raise UserError(what, f"{hint}, or pip install 'pytorch-use-cases[hub]'.") from None
+        raise UserError(what, f"{hint}, or pip install -e '.[hub]'.") from None
     try:
         found = load_dataset(known.hub, cache_dir=str(places[0] / "hub"))
     except Exception as error:  # connection, cache, checksum: the libraries below raise what they like

@@ -30,9 +30,17 @@ def ours(options: argparse.Namespace) -> None:
             f"{name} {mean_std([r['metrics'][name] for r in results], '.3f')}" for name in ("precision", "recall")
         )
         seconds = mean_std([r["seconds"]["train"] for r in results], ".0f")
-        rate = mean_std([60_000 * 0.9 * r["config"]["epochs"] / r["seconds"]["train"] for r in results], ".0f")
+        rate = mean_std([r["config"]["batch_size"] * r["steps"] / r["seconds"]["train"] for r in results], ".0f")
         value = f"Fréchet distance {distance} (train against test: {floor:.3f}); {parts}; {seconds} s; {rate} images/s"
         row(f"GAN on MNIST, {loss}", value, " ".join(["python -m generative.gan", *arguments]))
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Images per second with the channels and the batch size of the peer's dcgan.py, its validations included."""
+    arguments = ["--size", "base", "--batch-size", "64", "--epochs", "5"]
+    results = [run("generative.gan", *arguments, "--seed", str(seed)) for seed in range(3)]
+    rate = mean_std([64 * r["steps"] / r["seconds"]["train"] for r in results], ".0f")
+    row("GAN images/s, the peer's channels", rate, " ".join(["python -m generative.gan", *arguments]))
 
 
 def peers(options: argparse.Namespace) -> None:
