@@ -324,6 +324,8 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
     saved = read_json(run.folder / "config.json")
     settings = {name: str(value) for name, value in saved.pop("config").items()}
     hardware = {name: str(value) for name, value in saved.items()}
+    if run.provenance:
+        settings["data"] = run.provenance
     hardware |= {f"seconds_{name}": f"{value:.1f}" for name, value in seconds.items()}
     report.write(run.folder / "report.html", report.page(task, run.folder.name, metrics, sections, settings | hardware))
     if "confusion" in metrics.details:

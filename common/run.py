@@ -62,6 +62,7 @@ class Run:
         epoch: the epoch of the current batch, from 0.
         state: small plain values that belong to the training, such as the best score so far.
         sections: of the report, added by the example: what it alone can show.
+        provenance: of the data, once `cite` has said it.
     """
 
     def __init__(self, folder: Path, example: str, config: Config, *, resume: bool = False, quiet: bool = False):
@@ -85,6 +86,7 @@ class Run:
         self.train_seconds = 0.0
         self.created = False  # whether the folder is this process's own making
         self.sections: list[Any] = []
+        self.provenance = ""
         self._tracked: dict[str, Any] = {}
         self._own: dict[str, Any] = {}  # of this process alone
         self._best: dict[str, Tensor] | None = None
@@ -117,6 +119,11 @@ class Run:
         if self.config.compile:
             model.compile()  # in place: the names of the weights stay as they are
         return model
+
+    def cite(self, provenance: str) -> None:
+        """Says where the data come from and how they were split; it stands in the report too."""
+        self.provenance = provenance
+        self.progress.say(f"data       {provenance}")
 
     def autocast(self) -> Any:
         """The context for forward passes: the number format that `place` chose."""

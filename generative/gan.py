@@ -148,7 +148,7 @@ def train(config: GanConfig, run: Run) -> Metrics:
     inception = quality.inception(config.inception, run.device) if config.inception != "none" else None
     data = prepare(config)
     classes = len(data.classes) if config.conditional else 0
-    run.progress.say(f"data       {data.provenance}")
+    run.cite(data.provenance)
 
     generator: nn.Module = build_generator(config, classes, data.channels)
     generator = run.place(generator, sample=torch.zeros(1, config.latent, 1, 1))

@@ -186,7 +186,7 @@ def from_scratch(config: ClassifyConfig, data: TextData) -> tuple[Classifier, To
 def train(config: ClassifyConfig, run: Run) -> Metrics:
     """Trains, evaluates on the test split beside the baseline, and saves the model."""
     data = prepare(config)
-    run.progress.say(f"data       {data.provenance}")
+    run.cite(data.provenance)
     files: dict[str, bytes]
     model: nn.Module
     if config.pretrained:

@@ -240,7 +240,7 @@ RUNGS: dict[str, Rung] = {
 def train(config: LadderConfig, run: Run) -> Metrics:
     """Climbs all rungs, evaluates the model of the last one on the test split, and saves it."""
     data = load_table(config.data, config.seed)
-    run.progress.say(f"data       {data.provenance}")
+    run.cite(data.provenance)
     standardize = Standardize.of(data.train.features)  # measured on the training rows alone
     x, y = standardize(data.train.features), data.train.targets.float()
 

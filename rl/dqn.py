@@ -60,6 +60,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "steps": 80_000, "updates": 64, "lr": 7e-4, "target_every": 64, "n_step": 3, "validations": 100,
         "stop_at": -80.0, "v_max": 0.0,
     },
+    "MountainCar-v0": {
+        "steps": 120_000, "train_every": 16, "updates": 8, "lr": 4e-3, "gamma": 0.98, "buffer": 10_000,
+        "exploration": 0.2, "epsilon_end": 0.07, "target_every": 300, "n_step": 1, "double": False,
+        "validate_every": 10_000, "stop_at": -110.0, "v_max": 0.0,
+    },
     "LunarLander-v3": {
         "steps": 150_000, "envs": 16, "updates": 96, "lr": 1e-3, "buffer": 100_000, "exploration": 0.15,
         "epsilon_end": 0.05, "target_every": 100, "n_step": 3, "validate_every": 10_000, "stop_at": 240.0,
@@ -148,6 +153,8 @@ class DQNConfig(Config):
             raise UserError(f"--data {self.data} and --env {self.env} name two environments.", "Give one of them.")
         if self.hidden is not None and not all(part.isdigit() and int(part) for part in self.hidden.split(",")):
             raise UserError(f"--hidden {self.hidden}: not a list of widths.", "Such as 128,128.")
+        if self.precision == "fp16":
+            raise UserError("--precision fp16: this loop does not scale its loss.", "Use bf16, fp32 or auto.")
         if self.v_min is not None and self.v_max is not None and self.v_min >= self.v_max:
             raise UserError(f"--v-min {self.v_min:g} is not below --v-max {self.v_max:g}.")
         if self.train_every and self.envs and self.train_every % self.envs:

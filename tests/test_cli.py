@@ -77,7 +77,7 @@ def test_json_is_the_last_line_of_stdout_and_all_else_is_on_stderr(tmp_path: Pat
     value = result(process)
     assert len(process.stdout.splitlines()) == 1
     assert value["example"] == "tests.toy"
-    assert value.keys() == {"example", "run", "metrics", "seconds", "peak_memory_mb", "seed", "config"}
+    assert value.keys() == {"example", "run", "metrics", "steps", "seconds", "peak_memory_mb", "seed", "config"}
     assert value["seconds"].keys() == {"train", "total"}
     assert json.loads((Path(value["run"]) / "result.json").read_text()) == value
 

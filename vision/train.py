@@ -171,7 +171,7 @@ def train(config: TrainConfig, run: Run) -> Metrics:
     """Trains, evaluates on the test split, and saves the model."""
     data = prepare(config)
     inputs = image_input(config, data)
-    run.progress.say(f"data       {data.provenance}")
+    run.cite(data.provenance)
 
     model = build(config, len(data.classes), data.channels, data.size)
     model = run.place(model, sample=torch.zeros(1, data.channels, data.size, data.size))
