@@ -6,6 +6,8 @@ ones (Odena, Dumoulin and Olah 2016, distill.pub/2016/deconv-checkerboard).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -119,21 +121,20 @@ def _finish(width: int, norm: bool) -> list[nn.Module]:
 
 def _dcgan_init(module: nn.Module) -> None:
     """Weights from N(0, 0.02²), scales of batch norm from N(1, 0.02²): Radford et al. 2016, section 4."""
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.BatchNorm2d):
+    _init(module, lambda weight: nn.init.normal_(weight, std=0.02))
+    if isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=1.0 if module.embedding_dim <= 512 else 0.02)
 
 
 def _he_init(module: nn.Module) -> None:
     """Weights that keep the variance from layer to layer, which nothing else does without normalisation."""
+    _init(module, lambda weight: nn.init.kaiming_normal_(weight, a=0.2))
+
+
+def _init(module: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
     if isinstance(module, (nn.Conv2d, nn.Linear)):
-        nn.init.kaiming_normal_(module.weight, a=0.2)
+        draw(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
+    elif isinstance(module, nn.Embedding):  # of the generator's latents, or of the discriminator's many features
         nn.init.normal_(module.weight, std=1.0 if module.embedding_dim <= 512 else 0.02)

@@ -3,8 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 # One thread each: the tests run side by side, and tiny networks gain nothing from a second thread.
 os.environ["OMP_NUM_THREADS"] = "1"
 # No test may reach a hub, whatever the machine allows.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture
+def refusal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`python -m EXAMPLE ARGUMENTS` in this process, which saves its start; returns its error text.
+
+    A mistake ends with code 2, has one or two lines, prints nothing to stdout and leaves nothing under --out.
+    """
+    from common.cli import main
+    from tests.image_helpers import tree
+
+    def call(example: Any, *arguments: object) -> str:
+        before = tree(tmp_path)
+        with pytest.raises(SystemExit) as stop:
+            main(example, [*map(str, arguments), "--out", str(tmp_path / "runs")])
+        output = capfd.readouterr()
+        error = output.err[output.err.index("error: ") :].strip()
+        assert (stop.value.code, output.out) == (2, "")
+        assert len(error.splitlines()) <= 2
+        assert tree(tmp_path) == before
+        return error
+
+    return call

@@ -9,6 +9,7 @@ import sys
 import urllib.error
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ import torch
 from torch import Tensor
 
 from common import artifact
-from common.cli import Options, execute, main
+from common.cli import Options, execute
 from common.data.image_sources import load_images
 from common.data.images import ImageInput
 from common.errors import UserError
 from common.run import Run
 from tests.helpers import ROOT, environment, final_weights, mistake, only_run, python, same
-from tests.image_helpers import picture, tree
+from tests.image_helpers import picture
 from tests.test_resume import Crash, assert_same_end, crash_after
 from vision import models, train
 
@@ -198,24 +199,9 @@ def test_two_runs_in_the_same_second_get_folders_of_their_own(tmp_path: Path, mo
 
 
 @pytest.fixture
-def refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Refused:
-    """`python -m vision.train ARGUMENTS` in this process, which saves its start; returns its error text.
-
-    A mistake ends with code 2, has one or two lines, prints nothing to stdout and leaves nothing under --out.
-    """
-
-    def call(*arguments: object) -> str:
-        before = tree(tmp_path)
-        with pytest.raises(SystemExit) as stop:
-            main(train.example, [*map(str, arguments), "--out", str(tmp_path / "runs")])
-        output = capfd.readouterr()
-        error = output.err[output.err.index("error: ") :].strip()
-        assert (stop.value.code, output.out) == (2, "")
-        assert len(error.splitlines()) <= 2
-        assert tree(tmp_path) == before
-        return error
-
-    return call
+def refused(refusal: Callable[..., str]) -> Refused:
+    """The error text of arguments that are a mistake."""
+    return partial(refusal, train.example)
 
 
 def test_a_mistake_in_a_fresh_process(tmp_path: Path) -> None:
