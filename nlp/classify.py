@@ -48,7 +48,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 # For every `--model hf:`; with --lora ten times the rate.
 PRETRAINED: dict[str, Any] = {
-    "ngrams": 0, "vocabulary": 0, "max_length": 128, "epochs": 3, "batch_size": 16, "lr": 5e-5, "dropout": 0.1,
+    "ngrams": 0, "vocabulary": 0, "max_length": 128, "epochs": 2, "batch_size": 16, "lr": 5e-5, "dropout": 0.1,
     "word_dropout": 0.0, "label_smoothing": 0.0, "weight_decay": 0.01,
 }  # fmt: skip
 SMALLEST = 300  # vocabulary: 256 bytes and a few pieces
