@@ -327,7 +327,7 @@ def test_a_mistake_is_one_or_two_lines_and_leaves_nothing(
 
 def test_lora_without_peft_is_one_line(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(UserError, match=r"--lora needs the package peft.*\n.*pytorch-use-cases\[lora\]"):
+    with pytest.raises(UserError, match=r"--lora needs the package peft.*\n.*pip install -e '.\[lora\]'"):
         pretrained.load(str(bert), 4, 64, lora=True)
 
 
