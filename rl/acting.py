@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -114,3 +115,14 @@ def play(
         running &= ~(step.terminated | step.truncated)
         observations = step.observations
     return Played(returns, lengths)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of the CPU: more would sum in another order, and one other action makes another episode."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common import artifact, distributed, frames, plots, report
+from common import artifact, distributed
 from common.artifact import Artifact
 from common.config import Config, option
 from common.data.inputs import ObservationInput
@@ -27,7 +27,8 @@ from common.errors import UserError
 from common.example import Example, Predictor
 from common.metrics import Metrics
 from common.run import Run
-from rl.acting import Actor, Played, play
+from rl import gallery
+from rl.acting import Actor, Played, one_thread, play
 from rl.environments import TINY, Environments
 from rl.networks import QNetwork, project
 from rl.replay import Batch, Replay
@@ -262,7 +263,7 @@ def train(config: Any, run: Run) -> Metrics:
     metrics.notes.append(
         f"trained for {run.step * config.train_every:,} steps in the environments, {run.state['updates']:,} updates"
     )
-    run.sections += sections(config, agent, played)
+    run.sections += gallery.sections(config.env, agent.values, played, TEST_SEED)
     inputs = ObservationInput(environments.shape)
     artifact.save(run, agent, inputs=inputs.to_json(), classes=environments.actions, metrics=metrics)
     return metrics
@@ -353,58 +354,9 @@ def test(agent: QNetwork, config: Any) -> tuple[Metrics, Played]:
     return Metrics("mean_return", values, notes), played
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of the CPU: more would sum in another order, and one other action makes another episode."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def evaluate(saved: Artifact, config: Any) -> Metrics:
     """Plays the test episodes again with a saved agent."""
     return test(load_agent(saved), config)[0]
-
-
-def sections(config: Any, agent: QNetwork, played: Played) -> list[report.Section]:
-    """A played episode as an animation, and how the returns of the test are spread."""
-    try:
-        made = [film(config, agent)]
-    except (UserError, ImportError, RuntimeError) as error:  # no agent is worse for lack of a picture
-        made = [report.table("The agent at work", ["no animation, because"], [[str(error)]])]
-    if played.returns.std(correction=0) > 0:
-        with plots.canvas("Histogram of the returns of the test episodes") as (figure, (ax,)):
-            ax.hist(played.returns.tolist(), bins=20, color=plots.ACCENT)
-            ax.set_xlabel("return")
-            ax.set_ylabel("episodes")
-        made.append(report.figure("Returns of the test episodes", figure))
-    return made
-
-
-def film(config: Any, agent: QNetwork, most: int = 100, width: int = 240) -> report.Section:
-    """One played episode as an animation of at most `most` pictures; a longer one is shown in time-lapse."""
-    played = Environments(config.env, 1, once=True, render=True)
-    pictures: list[Tensor] = []
-    with one_thread():
-        shown = play(agent.values, played, TEST_SEED, watch=lambda: pictures.append(picture(played.render(), width)))
-    played.close()
-    every = math.ceil(len(pictures) / most)
-    text = f"Return {shown.mean:g} in {int(shown.lengths[0])} steps" + (f", every {every}th shown" if every > 1 else "")
-    return report.animation(
-        "The agent at work", frames.gif(pictures[::every], fps=20), f"An episode. {text}", text + "."
-    )
-
-
-def picture(rendered: Any, width: int) -> Tensor:
-    """uint8 [H, W, 3] as uint8 [3, H', width]."""
-    image = torch.from_numpy(rendered.copy()).permute(2, 0, 1)
-    height = round(width * image.shape[1] / image.shape[2])
-    if image.shape[2] <= width:
-        return image
-    return F.interpolate(image[None].float(), (height, width), mode="area")[0].to(torch.uint8)
 
 
 # --- predict -----------------------------------------------------------------------------------------------
