@@ -37,8 +37,11 @@ lint: $(READY)
 bench: $(READY)  ## every figure of the README, measured here
 	$(BIN)/python -m tests.bench $(BENCH) $(if $(DATA),--data $(DATA)) $(if $(PEER),--peer $(PEER)) $(if $(CIFAR),--cifar $(CIFAR))
 
-lock: $(READY)  ## refresh constraints.txt from what pyproject.toml resolves to today
-	$(BIN)/python .ci/lock.py > constraints.new
+# Packages that torch pins itself (CUDA, Triton) are left out, so that the same file serves CPU and ROCm wheels.
+lock:  ## refresh constraints.txt, the tested set of versions, from what pyproject.toml resolves to today
+	test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --no-header --no-annotate --quiet \
+		| grep -Ev '^(nvidia-|cuda-|triton)' > constraints.new
 	mv constraints.new constraints.txt
 
 clean:

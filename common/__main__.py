@@ -9,8 +9,9 @@ from typing import Any
 import typer
 
 from common import example
-from common.cli import callback, exit_with, print_json
+from common.cli import callback
 from common.cli import main as run_example
+from common.command import exit_with, print_json
 from common.errors import UserError
 
 COLUMNS = ("name", "task", "data", "model", "headline", "time", "command")

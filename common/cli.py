@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-import json
-import os
 import shutil
 import sys
 import time
@@ -17,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from common import device, distributed, plots, report, seeds
+from common.command import exit_with, print_json
 from common.config import Config, field_types, read_json
 from common.errors import UserError
 from common.example import Example
@@ -65,31 +64,6 @@ def command(example: Example) -> Callable[[Sequence[str]], Any]:
     app.command()(callback(example))
     click_command = typer.main.get_command(app)
     return lambda arguments: click_command.main(list(arguments), prog_name=example.command, standalone_mode=False)
-
-
-def exit_with(action: Callable[[], Any]) -> NoReturn:
-    """Runs an action and exits; a mistake of the user gives one or two lines on stderr and code 2."""
-    code = 0
-    try:
-        code = int(action() or 0)
-    except Interrupted as stop:
-        code = stop.code
-    except KeyboardInterrupt:
-        code = 130
-    except UserError as error:
-        if distributed.rank() == 0 or not distributed.started():
-            sys.stderr.write(f"error: {error}\n")
-        code = 2
-    except BrokenPipeError:  # the reader of our output has gone; that is its right
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-        code = 0
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # a click usage error; typer carries its own copy of click
-            raise
-        sys.stderr.write(f"error: {error.format_message()}\n")
-        code = 2
-    distributed.stop()
-    sys.exit(code)
 
 
 def with_resume_value(arguments: Sequence[str]) -> list[str]:
@@ -307,12 +281,6 @@ def _show_finished(folder: Path, options: Options) -> dict[str, Any]:
     if options.json:
         print_json(result)
     return result
-
-
-def print_json(value: Any) -> None:
-    """One JSON value on one line of stdout."""
-    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
-    sys.stdout.flush()
 
 
 def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float]) -> None:

@@ -16,6 +16,15 @@ from common.errors import UserError, nearest
 C = TypeVar("C", bound="Config")
 
 
+@dataclass(frozen=True)
+class Range:
+    """Where tuning looks for a number: from `low` to `high`, both included, on a logarithmic scale if so said."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
 def option(
     default: Any,
     help: str,
@@ -26,6 +35,7 @@ def option(
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
     unset: str = "",
+    tune: Range | tuple[Any, ...] | None = None,
 ) -> Any:
     """A config field with its help and its bounds.
 
@@ -37,10 +47,11 @@ def option(
         choices: allowed strings. An entry that ends in capitals is a pattern: `folder:PATH` allows
             whatever starts with `folder:`.
         unset: what --help shows as the default in place of None, such as "by data set".
+        tune: where tuning looks: a range of numbers, or the values to choose from; None where it leaves it alone.
     """
     metadata = {
         "help": help, "group": group, "at_least": at_least, "above": above, "at_most": at_most,
-        "choices": choices, "unset": unset,
+        "choices": choices, "unset": unset, "tune": tune,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -78,6 +89,12 @@ class Config:
         """Raises UserError for the first field whose value is out of bounds or not among its choices."""
         for field in dataclasses.fields(self):
             _check_value(field, getattr(self, field.name))
+
+    @classmethod
+    def ranges(cls) -> dict[str, Range | tuple[Any, ...]]:
+        """Where tuning looks, by field name; empty for an example with nothing to tune."""
+        rules = {field.name: field.metadata.get("tune") for field in dataclasses.fields(cls)}
+        return {name: where for name, where in rules.items() if where is not None}
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from common import artifact, device, example
-from common.cli import exit_with, print_json
+from common import artifact, command, device, example
 
 
 def main(
@@ -22,10 +21,8 @@ def main(
     if data_dir is not None:
         config = config.with_values({"data_dir": data_dir})
     device.set_threads()
-    print_json(declared.evaluate(saved, config).values)
+    command.print_json(declared.evaluate(saved, config).values)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    exit_with(lambda: typer.main.get_command(app).main(prog_name="python -m common.evaluate", standalone_mode=False))
+    command.run(main, "python -m common.evaluate")

@@ -66,6 +66,8 @@ class Example:
         load: from an artifact to a Predictor.
         evaluate: measures an artifact again, on the test data of its config; equal to what training printed.
         tag: a few letters for the run's folder.
+        objective: the metric of validation by which tuning judges a setting; never one of the test split.
+        goal: "maximize" or "minimize" it.
     """
 
     name: str
@@ -78,6 +80,8 @@ class Example:
     load: Callable[[Artifact], Predictor]
     evaluate: Callable[[Artifact, Any], Metrics]
     tag: Callable[[Any], str] = field(default=lambda config: str(config.data).split(":")[0])
+    objective: str = "val_accuracy"
+    goal: str = "maximize"
 
     @property
     def domain(self) -> str:

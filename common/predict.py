@@ -23,8 +23,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from common import artifact, device, example
-from common.cli import exit_with
+from common import artifact, command, device, example
 from common.errors import UserError
 from common.example import Predictor
 from common.files import explain_write_errors, write_whole
@@ -282,6 +281,4 @@ class RowWriter:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    exit_with(lambda: typer.main.get_command(app).main(prog_name="python -m common.predict", standalone_mode=False))
+    command.run(main, "python -m common.predict")

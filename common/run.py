@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +16,7 @@ from common import checkpoint, device, distributed
 from common.config import Config, read_json
 from common.data.loaders import Batches
 from common.errors import UserError
+from common.facts import facts
 from common.files import explain_write_errors, write_json
 from common.tracking import Progress, Tracker, Window
 
@@ -341,7 +337,12 @@ class Run:
                     count += 1
                     self.folder = named.parent / f"{named.name}-{count}"
         write_json(
-            self.folder / "config.json", {"example": self.example, "config": self.config.to_dict(), **facts(self)}
+            self.folder / "config.json",
+            {
+                "example": self.example,
+                "config": self.config.to_dict(),
+                **facts(self.device, self.device_why, self.plan),
+            },
         )
         self.progress.say(f"run        {self.folder}")
 
@@ -387,28 +388,3 @@ class Run:
     def _release_signals(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-
-
-def facts(run: Run) -> dict[str, Any]:
-    """What a reader needs to repeat a run: command, commit, versions, device and why, plan."""
-    packages = ["torch", "torchvision", "numpy"]
-    packages += [name for name in ("gymnasium", "tokenizers", "transformers") if name in sys.modules]
-    return {
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "git_commit": _git_commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "device": str(run.device), "device_name": device.describe(run.device), "device_why": run.device_why,
-        "threads": torch.get_num_threads(), "processes": distributed.world(),
-        "plan": vars(run.plan) if run.plan else None,
-    }  # fmt: skip
-
-
-def _git_commit() -> str | None:
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from common import artifact, device, plots, report
-from common.cli import Options, execute, exit_with, print_json
+from common import artifact, command, device, plots, report
+from common.cli import Options, execute
 from common.errors import UserError, nearest
 from common.files import write_json
 from common.seeds import parse
@@ -63,7 +63,7 @@ def main(
     write_json(folder / "comparison.json", rows)
     report.write(folder / "comparison.html", page(rows, said, numbers))
     if json_:
-        print_json(rows)
+        command.print_json(rows)
     if not quiet:
         show(rows)
         typer.echo(f"report     {folder / 'comparison.html'}", err=True)
@@ -176,6 +176,4 @@ def page(rows: list[dict[str, Any]], said: dict[str, Any], seeds: list[int]) -> 
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    exit_with(lambda: typer.main.get_command(app).main(prog_name="python -m vision.compare", standalone_mode=False))
+    command.run(main, "python -m vision.compare")

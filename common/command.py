@@ -1,0 +1,58 @@
+"""How every program of this repository ends: its exit code, its error text, its JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+from common import distributed
+from common.errors import UserError
+from common.run import Interrupted
+
+
+def run(main: Callable[..., Any], name: str) -> NoReturn:
+    """Runs a function as a command line, its annotated parameters as arguments, and exits.
+
+    Args:
+        main: what typer takes; returns an exit code or None.
+        name: how the program is called, such as "python -m common.predict".
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    exit_with(lambda: typer.main.get_command(app).main(prog_name=name, standalone_mode=False))
+
+
+def exit_with(action: Callable[[], Any]) -> NoReturn:
+    """Runs an action and exits; a mistake of the user gives one or two lines on stderr and code 2."""
+    code = 0
+    try:
+        code = int(action() or 0)
+    except Interrupted as stop:
+        code = stop.code
+    except KeyboardInterrupt:
+        code = 130
+    except UserError as error:
+        if distributed.rank() == 0 or not distributed.started():
+            sys.stderr.write(f"error: {error}\n")
+        code = 2
+    except BrokenPipeError:  # the reader of our output has gone; that is its right
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        code = 0
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # a click usage error; typer carries its own copy of click
+            raise
+        sys.stderr.write(f"error: {error.format_message()}\n")
+        code = 2
+    distributed.stop()
+    sys.exit(code)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on one line of stdout."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    sys.stdout.flush()
