@@ -8,9 +8,7 @@ from typing import Any
 
 import typer
 
-from common import example
-from common.cli import callback
-from common.cli import main as run_example
+from common import cli, example
 from common.command import exit_with, print_json
 from common.errors import UserError
 
@@ -57,7 +55,7 @@ def completed() -> typer.Typer:
     app = typer.Typer(name="usecases")
     app.callback()(lambda: None)  # keeps a single example a command with a name
     for e in example.catalogue():
-        app.command(e.name, help=e.task)(callback(e))
+        app.command(e.name, help=e.task)(cli.callback(e))
     return app
 
 
@@ -70,7 +68,7 @@ def main() -> None:
         name = arguments[0]
 
         def start() -> None:
-            run_example(example.get(name), arguments[1:])
+            cli.main(example.get(name), arguments[1:])
 
         exit_with(start)
     exit_with(lambda: _list(arguments))

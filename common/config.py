@@ -87,8 +87,7 @@ class Config:
 
     def check(self) -> None:
         """Raises UserError for the first field whose value is out of bounds or not among its choices."""
-        for field in dataclasses.fields(self):
-            _check_value(field, getattr(self, field.name))
+        check_fields(self)
 
     @classmethod
     def ranges(cls) -> dict[str, Range | tuple[Any, ...]]:
@@ -119,6 +118,12 @@ class Config:
         return changed
 
 
+def check_fields(options: Any) -> None:
+    """`Config.check` for any dataclass whose fields were declared with `option`."""
+    for field in dataclasses.fields(options):
+        _check_value(field, getattr(options, field.name))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, or a UserError that says what is wrong with it."""
     try:
@@ -136,7 +141,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def field_types(config: type[Config]) -> dict[str, tuple[type, bool]]:
+def field_types(config: type) -> dict[str, tuple[type, bool]]:
     """The type of each field and whether it may be None, such as `{"lr": (float, True)}`."""
     types: dict[str, tuple[type, bool]] = {}
     for name, hint in typing.get_type_hints(config).items():

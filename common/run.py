@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -59,6 +59,7 @@ class Run:
         state: small plain values that belong to the training, such as the best score so far.
         sections: of the report, added by the example: what it alone can show.
         provenance: of the data, once `cite` has said it.
+        listeners: called with the step and the values of every line of metrics, beside TensorBoard.
     """
 
     def __init__(self, folder: Path, example: str, config: Config, *, resume: bool = False, quiet: bool = False):
@@ -83,6 +84,7 @@ class Run:
         self.created = False  # whether the folder is this process's own making
         self.sections: list[Any] = []
         self.provenance = ""
+        self.listeners: list[Callable[[int, dict[str, float]], None]] = []
         self._tracked: dict[str, Any] = {}
         self._own: dict[str, Any] = {}  # of this process alone
         self._best: dict[str, Tensor] | None = None
@@ -194,9 +196,14 @@ class Run:
             if not -float("inf") < value < float("inf"):
                 self.flush()  # names the step of the loss that went wrong first, where there is one
                 self._fail(name, value, self.step + 1)
-        self.tracker.scalars(self.step + 1, self.epoch, values)
+        self._write(self.step + 1, values)
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.progress.say(f"epoch {self.epoch + 1:>3}  step {self.step + 1:>6}  {text}")
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        self.tracker.scalars(step, self.epoch, values)
+        for listen in self.listeners:
+            listen(step, values)
 
     def stop(self, reason: str) -> None:
         """Ends the loop after this step."""
@@ -218,7 +225,7 @@ class Run:
                     rate = values["lr"][position] if "lr" in values else None
                     self._fail(name, value, self.step - length + position + 1, rate)
         if means:
-            self.tracker.scalars(self.step, self.epoch, means)
+            self._write(self.step, means)
             self.progress.note("  ".join(f"{name} {value:.4g}" for name, value in means.items()))
         self._window.clear()
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from common import example
-from common.cli import Options, execute, with_resume_value
+from common.arguments import with_resume_value
 from common.errors import UserError
+from common.execute import Options, execute
 from tests import toy
 from tests.helpers import final_weights, mistake, only_run, python, result, same
 

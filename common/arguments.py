@@ -1,0 +1,150 @@
+"""The command line of every example, made from its Config."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from common.config import field_types, flag
+from common.example import Example
+from common.execute import Options
+
+SHORT = {"batch_size": "-b", "out": "-o", "quiet": "-q"}
+
+OPTION_HELP = {
+    "tiny": "the same example in seconds on made-up data",
+    "config": "JSON file with settings; flags go before it",
+    "out": "folder under which runs are kept",
+    "resume": "continue the latest run under --out, or the one at PATH",
+    "seeds": "train once with each of these, such as 0,1,2, and give mean and deviation",
+    "track": "mlflow: send the run to MLflow as well, and register its model",
+    "json": "print the result as one JSON object, the last line on stdout",
+    "quiet": "say nothing on stderr but errors",
+}
+
+
+def parse(example: Example, arguments: Sequence[str], *more: inspect.Parameter) -> tuple[Options, dict[str, Any]]:
+    """An example's command line as its options and the settings that were said, by field name.
+
+    Args:
+        more: further options that this command line takes; what was said of them is among the settings.
+    """
+    found: list[tuple[Options, dict[str, Any]]] = []
+
+    def note(options: Options, said: dict[str, Any]) -> None:
+        found.append((options, said))
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app.command()(callback(example, note, *more))
+    words = with_resume_value(with_dashes(arguments))
+    typer.main.get_command(app).main(words, prog_name=example.command, standalone_mode=False)
+    return found[0] if found else sys.exit(0)  # --help was shown
+
+
+def words(options: Options, said: dict[str, Any]) -> list[str]:
+    """The arguments that say just this, each in its long spelling."""
+    asked = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    asked = {name: value for name, value in asked.items() if value != getattr(Options(), name)} | said
+    result = []
+    for name, value in asked.items():
+        if isinstance(value, bool):
+            result.append(flag(name) if value else f"--no-{flag(name)[2:]}")
+        elif value is not None:
+            result += [flag(name), str(value)]
+    return result
+
+
+def with_dashes(arguments: Sequence[str]) -> list[str]:
+    """`--batch_size=8` as `--batch-size=8`: names of flags may be written either way."""
+    words = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        words.append(name.replace("_", "-") + equals + value if name.startswith("--") else argument)
+    return words
+
+
+def with_resume_value(arguments: Sequence[str]) -> list[str]:
+    """`--resume` may stand alone; typer wants a value, so it gets the word "latest"."""
+    result: list[str] = []
+    for position, argument in enumerate(arguments):
+        result.append(argument)
+        following = arguments[position + 1] if position + 1 < len(arguments) else "-"
+        if argument == "--resume" and following.startswith("-"):
+            result.append("latest")
+    return result
+
+
+def callback(
+    example: Example, action: Callable[[Options, dict[str, Any]], Any], *more: inspect.Parameter
+) -> Callable[..., Any]:
+    """A function whose signature is the config's fields and the options; typer reads nothing else.
+
+    Args:
+        action: is called with the options and the settings that were said, by field name.
+        more: further options.
+    """
+    parameters = [parameter(f, *field_types(example.config)[f.name]) for f in dataclasses.fields(example.config)]
+    parameters += [_option_parameter(f) for f in dataclasses.fields(Options)]
+    order = ["Data", "Environment", "Model", "Training", "Exploration", "Augmentation"]
+    rank = {name: i for i, name in enumerate(order)}
+    panels = {p.name: _panel(p) for p in parameters}
+    parameters.sort(key=lambda p: rank.get(panels[p.name], len(order)))
+
+    def run(**given: Any) -> None:
+        said = {name: value for name, value in given.items() if value is not None}
+        own = {f.name for f in dataclasses.fields(Options)}
+        options = Options(**{name: said.pop(name) for name in list(said) if name in own})
+        action(options, said)
+
+    run.__signature__ = inspect.Signature([*parameters, *more])  # type: ignore[attr-defined]
+    run.__doc__ = f"{example.task}\n\n{(sys.modules[example.config.__module__].__doc__ or '').strip()}"
+    return run
+
+
+def parameter(field: dataclasses.Field[Any], kind: type, optional: bool, name: str = "") -> inspect.Parameter:
+    """A field of `config.option` as an option of the command line, None where it is not said.
+
+    Args:
+        kind, optional: as `field_types` gives them.
+        name: the flag's, where it is not the field's.
+    """
+    rules = field.metadata
+    name = name or flag(field.name)
+    # Typer's own default stays None, so that a flag that was given can be told from one that was not.
+    default = rules["unset"] if field.default is None else str(field.default) if field.default else ""
+    words = (f"{name}/--no-{name[2:]}",) if kind is bool else (name,)
+    short = SHORT.get(field.name)
+    text = rules["help"] + (f": {', '.join(rules['choices'])}" if rules["choices"] else "")
+    text += f" (default: {default})" if default else ""
+    option = typer.Option(
+        *words, *([short] if short else []), help=text, show_default=False, rich_help_panel=rules["group"],
+        autocompletion=(lambda: list(rules["choices"])) if rules["choices"] else None,
+    )  # fmt: skip
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _panel(parameter: inspect.Parameter) -> str:
+    panel: str = parameter.annotation.__metadata__[0].rich_help_panel
+    return panel
+
+
+def _option_parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
+    name = "--" + field.name
+    kind = bool if isinstance(field.default, bool) else str
+    short = SHORT.get(field.name)
+    text = OPTION_HELP[field.name] + (f" (default: {field.default})" if isinstance(field.default, str) else "")
+    metavar = {"resume": "[PATH]", "config": "FILE", "out": "FOLDER", "seeds": "LIST"}.get(field.name)
+    option = typer.Option(
+        name, *([short] if short else []), help=text, show_default=False, rich_help_panel="Run",
+        metavar=metavar,
+    )  # fmt: skip
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )

@@ -1,0 +1,42 @@
+"""What MLflow runs to load a logged model and to predict with it; MLflow reads this file, nobody imports it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+from common import artifact, example
+from common.errors import UserError
+from common.mlflow_tracking import columns
+
+
+class Model(PythonModel):
+    """Any artifact: a column `input` of texts, numbers as JSON, or pictures in base64 to a column per answer."""
+
+    def load_context(self, context: Any) -> None:
+        self.saved = artifact.load(Path(context.artifacts["model"]))
+        self.predictor = example.get(self.saved.example).load(self.saved)
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would act on types
+        """A frame with a row for each input; ValueError for one that can't be read."""
+        import pandas as pd
+
+        answer, scores = self.predictor.answer, self.predictor.scores
+        rows = self.predictor.predict([self._decoded(str(value)) for value in model_input["input"]])
+        answers = [{answer: str(row[answer]), **(row[scores] if scores else {})} for row in rows]
+        return pd.DataFrame(answers, columns=columns(self.predictor, self.saved))
+
+    def _decoded(self, value: str) -> Any:
+        try:
+            content = base64.b64decode(value, validate=True) if self.predictor.input.kind == "image" else value.encode()
+            return self.predictor.input.decode(content)
+        except (UserError, binascii.Error) as error:
+            raise ValueError(str(error)) from error
+
+
+set_model(Model())
