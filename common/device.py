@@ -98,6 +98,11 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def of(model: nn.Module) -> torch.device:
+    """Where the weights of a model are; the CPU for an export, which has none."""
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
+
+
 def plan(model: nn.Module, sample: Tensor, device: torch.device, precision: str = "auto") -> Plan:
     """Chooses number format and memory layout for a model, by rule or as asked.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.artifact import Artifact
 from common.config import Config
@@ -30,8 +30,54 @@ class Input(Protocol):
     def decode(self, source: Path | bytes, name: str = "") -> Any:
         """One raw input, from a file or from its bytes, as the model's batch takes it; UserError if it is none."""
 
+    def sample(self) -> bytes:
+        """A valid raw input, made up and always the same: to try a model out with."""
+
     def to_json(self) -> dict[str, Any]:
         """Plain values from which the example makes the same input again."""
+
+
+Span = tuple[int, int, float]  # of a text: where it begins and ends, and what it says for a class, in nats
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A moment of a game.
+
+    Attributes:
+        picture: a PNG file.
+        observation: what the agent sees, as numbers; None where that is a picture.
+        values: that the agent expects of each action now.
+        action: number of the one that led here; None at the start.
+        reward: that it gave.
+        total: of all rewards so far.
+        step: 0 at the start.
+        over: the episode has ended.
+    """
+
+    picture: bytes
+    observation: list[float] | None
+    values: list[float]
+    action: int | None
+    reward: float
+    total: float
+    step: int
+    over: bool
+
+
+class Game(Protocol):
+    """An agent in its environment, step by step."""
+
+    actions: Sequence[str]
+
+    def reset(self, seed: int) -> Scene:
+        """Begins an episode; the same seed gives the same start."""
+
+    def step(self, action: int | None) -> Scene:
+        """One step with an action, the agent's own where it is None; after the end nothing changes any more."""
+
+    def close(self) -> None:
+        """Gives the environment back."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +89,20 @@ class Predictor:
         predict: a list of decoded inputs to a list of answers, one JSON-able row each.
         answer: the key of the answer in a row; "png" where it is a picture, as base64.
         scores: the key of a number for each of the artifact's classes; "" where there are none.
+        model: the network that `predict` calls, for those who change how it is computed (number format, export).
+        explain: a decoded input and the number of a class to what speaks for that class: of an image a heat map
+            [h, w] in 0..1 over the square that the model sees, of a text spans that are scored. Where it is None an
+            image is explained by its `model` and a text by its words.
+        play: makes a game in which the model acts.
     """
 
     input: Any  # an Input; Any, because frozen dataclasses do not fit a protocol with plain attributes
     predict: Callable[[Sequence[Any]], list[dict[str, Any]]]
     answer: str = "class"
     scores: str = "probabilities"
+    model: nn.Module | None = None
+    explain: Callable[[Any, int], Any] | None = None
+    play: Callable[[], Game] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +122,8 @@ class Example:
         tag: a few letters for the run's folder.
         objective: the metric of validation by which tuning judges a setting; never one of the test split.
         goal: "maximize" or "minimize" it.
+        prepare: from a config to the splits of its data, of which `.valid[i]` is what the predictor's input decodes
+            to; None where nothing of that kind is learned from.
     """
 
     name: str
@@ -82,6 +138,7 @@ class Example:
     tag: Callable[[Any], str] = field(default=lambda config: str(config.data).split(":")[0])
     objective: str = "val_accuracy"
     goal: str = "maximize"
+    prepare: Callable[[Any], Any] | None = None
 
     @property
     def domain(self) -> str:
@@ -138,9 +195,9 @@ def class_rows(logits: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
     Args:
         logits: [B, K], float.
     """
+    values, order = torch.softmax(logits.double(), dim=1).sort(dim=1, descending=True, stable=True)  # [B, K] each
     rows = []
-    for probabilities in torch.softmax(logits.double(), dim=1):
-        values, order = probabilities.sort(descending=True, stable=True)
-        ranked = {classes[i]: round(v, 6) for i, v in zip(order.tolist(), values.tolist(), strict=True)}
-        rows.append({"class": classes[int(order[0])], "probabilities": ranked})
+    for ranks, probabilities in zip(order.tolist(), values.tolist(), strict=True):
+        ranked = {classes[i]: round(p, 6) for i, p in zip(ranks, probabilities, strict=True)}
+        rows.append({"class": classes[ranks[0]], "probabilities": ranked})
     return rows

@@ -8,16 +8,10 @@ python -m common.predict RUN --value 7 --value 8 --out faces   answers that are 
 
 from __future__ import annotations
 
-import base64
-import csv
 import glob
-import hashlib
-import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -26,7 +20,7 @@ import typer
 from common import artifact, command, device, example
 from common.errors import UserError
 from common.example import Predictor
-from common.files import explain_write_errors, write_whole
+from common.rows import Layout, RowWriter, rows_done
 
 FAILED = 1  # exit code: everything was tried, some files gave an error instead of an answer
 
@@ -58,11 +52,11 @@ def main(
     predictor = declared.load(saved)
     target = _check_out(out, pictures=predictor.answer == "png")
     sources = find_sources(files or [], value or [], lines or [], predictor.input.suffixes)
-    columns = _columns(predictor, saved.classes)
-    done = rows_done(target, columns, saved.classes, predictor.scores) if target else {}
+    layout = Layout(predictor.answer, predictor.scores, saved.classes)
+    done = rows_done(target, layout) if target else {}
     device.set_threads()
     failed = sum(1 for source in sources if done.get(source.name))
-    with RowWriter(target, predictor, saved.classes) as writer:
+    with RowWriter(target, layout) as writer:
         for rows in predict_all(predictor, [s for s in sources if s.name not in done], batch_size):
             writer.write(rows)
             failed += sum("error" in row for row in rows)
@@ -172,112 +166,6 @@ def _check_out(out: str | None, pictures: bool) -> Path | None:
 def _short(name: str, length: int = 60) -> str:
     """A name for an error text; a long --value is cut."""
     return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def rows_done(path: Path, columns: Sequence[str], classes: Sequence[str], scores: str) -> dict[str, str]:
-    """Inputs that have a row already, each with its error or ""; a torn last row is cut off.
-
-    Raises:
-        UserError: the file was not written by this program for a model with these classes; it is not touched.
-    """
-    if not path.exists():
-        return {}
-    with explain_write_errors(path), path.open("r+b") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        try:
-            text = content[:whole].decode("utf-8")
-            if path.suffix == ".csv":
-                done = _read_csv(text, content[whole:], columns)
-            else:
-                done = _read_jsonl(text, content[whole:], classes, scores)
-        except (KeyError, TypeError, AttributeError, ValueError, csv.Error):
-            what = f"{path} is there already, and not from common.predict with this model."
-            raise UserError(what, "Choose another --out.") from None
-        file.truncate(whole)
-    return done
-
-
-def _read_jsonl(text: str, torn: bytes, classes: Sequence[str], scores: str) -> dict[str, str]:
-    start = b'{"file": '
-    if torn[: len(start)] != start[: len(torn)]:
-        raise ValueError("the last line is no row")
-    done = {}
-    for line in text.splitlines():
-        row = json.loads(line)
-        if "error" not in row and scores and row[scores].keys() != set(classes):
-            raise ValueError("a row of another model")
-        done[row["file"]] = row.get("error", "")
-    return done
-
-
-def _read_csv(text: str, torn: bytes, columns: Sequence[str]) -> dict[str, str]:
-    header = io.StringIO()
-    csv.writer(header).writerow(columns)
-    first = text or torn.decode("utf-8", "ignore")
-    if first[: len(header.getvalue())] != header.getvalue()[: len(first)]:
-        raise ValueError("other columns")
-    return {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(text, newline=""))}
-
-
-def _columns(predictor: Predictor, classes: Sequence[str]) -> list[str]:
-    return ["file", predictor.answer, "error", *(classes if predictor.scores else [])]
-
-
-class RowWriter:
-    """Appends rows to a JSON Lines or CSV file, or to stdout; each batch is on the disk when `write` returns.
-
-    Answers that are pictures become PNG files beside the rows, which then name them; on stdout they stay base64.
-    """
-
-    def __init__(self, path: Path | None, predictor: Predictor, classes: Sequence[str]) -> None:
-        self._path = path
-        self._predictor = predictor
-        self._classes = classes
-        self._columns = _columns(predictor, classes)
-
-    def __enter__(self) -> RowWriter:
-        if self._path is None:
-            self._file: Any = sys.stdout
-            return self
-        with explain_write_errors(self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            empty = not self._path.exists() or self._path.stat().st_size == 0
-            self._file = self._path.open("a", encoding="utf-8", newline="")
-            if empty and self._path.suffix == ".csv":
-                csv.writer(self._file).writerow(self._columns)
-        return self
-
-    def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        if self._path is not None and self._predictor.answer == "png":
-            rows = [self._keep_picture(row, self._path.parent) for row in rows]
-        # A closed pipe behind stdout is no mistake, and the command line ends quietly on it.
-        with explain_write_errors(self._path) if self._path is not None else nullcontext():
-            if self._path is not None and self._path.suffix == ".csv":
-                csv.writer(self._file).writerows(self._cells(row) for row in rows)
-            else:
-                self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            self._file.flush()
-
-    def _keep_picture(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
-        if "png" not in row:
-            return row
-        readable = "".join(c if c.isalnum() else "-" for c in row["file"]).strip("-")[:40]
-        # The digest keeps names apart that read alike, and the same input always has the same name.
-        path = folder / f"{readable}-{hashlib.sha256(row['file'].encode()).hexdigest()[:8]}.png"
-        with write_whole(path) as file:
-            file.write(base64.b64decode(row["png"]))
-        return {**row, "png": path.name}
-
-    def _cells(self, row: dict[str, Any]) -> list[Any]:
-        scores = row.get(self._predictor.scores, {})
-        names = self._classes if self._predictor.scores else []
-        answer = row.get(self._predictor.answer, "")
-        return [row["file"], answer, row.get("error", ""), *(scores.get(name, "") for name in names)]
-
-    def __exit__(self, *_: object) -> None:
-        if self._path is not None:
-            self._file.close()
 
 
 if __name__ == "__main__":

@@ -89,6 +89,9 @@ def fit(
     kept = average.module if average is not None else model
     if validate is not None and "best_score" in run.state:
         kept.load_state_dict(run.best())
+        # The last word on each figure: who reads the log, as SageMaker does, judges the model that is kept.
+        figures = run.state.get("best_figures", {})
+        run.progress.say("kept       " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
     return kept
 
 
@@ -183,7 +186,8 @@ def _keep_or_stop(
 ) -> None:
     run.log_now(**figures)
     value = figures[monitor]
-    run.keep_best(-value if monitor.endswith("loss") else value, model.state_dict())
+    if run.keep_best(-value if monitor.endswith("loss") else value, model.state_dict()):
+        run.state["best_figures"] = figures
     waited = (run.step + 1 - run.state["best_step"]) // per_epoch
     if patience and waited >= patience:
         run.stop(f"{monitor} has not improved for {waited} epochs")

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.images import ImageInput
 from common.data.inputs import MAX_BYTES, ObservationInput, RowInput, SeedInput, TextInput
 from common.errors import UserError
+from tests.helpers import same
 
 
 def npy(array: Any) -> bytes:
@@ -100,3 +102,15 @@ def test_what_is_wrong_is_named(inputs: Any, content: bytes, words: str) -> None
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(UserError, match=r"Can't read nowhere\.txt: No such file"):
         TextInput().decode(Path("nowhere.txt"))
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        TextInput(), RowInput(("a", "b")), SeedInput(4), ObservationInput((2, 3)),
+        ImageInput(8, 1, (0.5,), (0.5,)), ImageInput(5, 3, (0.5,) * 3, (0.5,) * 3),
+    ],
+)  # fmt: skip
+def test_every_input_reads_its_own_sample(inputs: Any) -> None:
+    first, second = inputs.decode(inputs.sample()), inputs.decode(inputs.sample())
+    assert same(first, second)

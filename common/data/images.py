@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.frames import png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,6 +74,10 @@ class ImageInput:
             image.draft(None, (2 * self.size, 2 * self.size))
             image.load()
             return self._square(_upright(image))
+
+    def sample(self) -> bytes:
+        """A gray ramp as a PNG file."""
+        return png(torch.linspace(0, 255, self.size).byte().expand(1, self.size, self.size))
 
     def fit(self, image: Tensor) -> Tensor:
         """The same for an image decoded already: uint8 [1 | 2 | 3 | 4, H, W] to uint8 [channels, size, size].

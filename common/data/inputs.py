@@ -46,6 +46,9 @@ class TextInput(_Fields):
     kind: ClassVar[str] = "text"
     suffixes: ClassVar[tuple[str, ...]] = (".txt",)
 
+    def sample(self) -> bytes:
+        return b"It is a good day to learn something new."
+
     def decode(self, source: Path | bytes, name: str = "") -> str:
         """The text of a file or of its bytes, as it is; an empty one is a text too.
 
@@ -67,6 +70,9 @@ class RowInput(_Fields):
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".csv")
 
     names: tuple[str, ...]
+
+    def sample(self) -> bytes:
+        return json.dumps(dict.fromkeys(self.names, 0.0)).encode()
 
     def decode(self, source: Path | bytes, name: str = "") -> Tensor:
         """float32 [F] of a JSON object by column name, a JSON list, or one line of comma-separated numbers.
@@ -120,6 +126,9 @@ class SeedInput(_Fields):
     latent_size: int
     classes: tuple[str, ...] = ()
 
+    def sample(self) -> bytes:
+        return b"7"
+
     def decode(self, source: Path | bytes, name: str = "") -> Draw:
         """`7`, `{"seed": 7, "class": "cat"}` or `{"latent": [Z numbers]}`; a seed gives the same latent everywhere.
 
@@ -163,6 +172,9 @@ class ObservationInput(_Fields):
 
     shape: tuple[int, ...]
 
+    def sample(self) -> bytes:
+        return json.dumps(torch.zeros(self.shape).tolist()).encode()
+
     def decode(self, source: Path | bytes, name: str = "") -> Tensor:
         """float32 of the given shape, from nested JSON lists or a .npy file.
 
@@ -176,7 +188,7 @@ class ObservationInput(_Fields):
 
             try:
                 value = np.load(io.BytesIO(content), allow_pickle=False)
-            except (ValueError, OSError, EOFError) as error:
+            except (ValueError, TypeError, OSError, EOFError, MemoryError, RecursionError) as error:
                 raise UserError(f"{name} is a damaged .npy file.") from error
             if value.dtype.kind not in "biuf":
                 raise UserError(f"{name} holds {value.dtype}, not numbers.")

@@ -42,6 +42,9 @@ class Texts:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __getitem__(self, index: int) -> str:
+        return self.texts[index]
+
     def subset(self, indices: Tensor) -> Texts:
         """The texts at `indices`, int64 [M], as a split of their own."""
         return Texts([self.texts[i] for i in indices.tolist()], self.targets[indices])
