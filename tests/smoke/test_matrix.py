@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 import pytest
 
 from common import artifact, example
+from common.sagemaker import contract, fast_local
+from common.sagemaker.job import Place, metric_definitions, training_job
 from tests.helpers import ROOT, environment, final_weights, only_run, python, result, same, torchrun
 
 EXAMPLES = example.names()
@@ -48,6 +52,27 @@ def test_tiny_training_ends_with_a_whole_run(name: str, trained: dict[str, Any])
     assert (run / "metrics.jsonl").read_text().count("\n") >= 2
     saved = artifact.load(run)
     assert (saved.example, saved.metrics) == (name, trained["metrics"])
+
+
+def test_the_same_job_for_sagemaker_gives_the_same_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
+    place = Place(out=str(tmp_path), dialect="classic", job_name="smoke")
+    outcome = fast_local.train(training_job(name, ["--tiny", "--quiet"], place))
+    assert outcome is not None
+    assert (outcome.status, outcome.metrics) == ("Completed", trained["metrics"]), outcome.failure_reason
+    with tarfile.open(outcome.model) as archive:
+        archive.extractall(tmp_path / "model", filter="data")
+    assert same(artifact.load(tmp_path / "model").weights(), final_weights(Path(trained["run"])))
+    log = (outcome.folder / "log.txt").read_text().splitlines()
+    for metric in metric_definitions(example.get(name))[:2]:  # the objective and the headline
+        assert any(re.search(metric["Regex"], line) for line in log), metric["Name"]
+
+
+@pytest.mark.parametrize("dialect", ["v3", "classic"])
+def test_every_setting_reaches_the_job_in_either_dialect(name: str, dialect: str) -> None:
+    config = example.get(name).config
+    for made in (config.tiny(), config().resolve()):
+        words = contract.arguments({k: contract.encode(v) for k, v in made.to_dict().items()}, dialect)
+        assert contract.settings(contract.from_arguments(words), config) == made.to_dict()
 
 
 def test_the_same_seed_gives_the_same_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:

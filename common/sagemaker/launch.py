@@ -1,0 +1,110 @@
+"""From a command line to a job: `--execution-mode` of every example, and run_training.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from common import arguments
+from common.command import exit_with, print_json
+from common.config import field_types, flag
+from common.errors import UserError
+from common.example import Example
+from common.execute import Options
+from common.sagemaker.job import Place, TrainingJob, job_of, training_job
+
+if TYPE_CHECKING:
+    from common.sagemaker.fast_local import Outcome
+
+_OWN = ("data", "out")  # an example has flags of its own by these names
+_RUNNERS = {  # loaded by name: the SDK's weight is for those who use it
+    "fast-local": "common.sagemaker.fast_local",
+    "local": "common.sagemaker.local",
+    "aws": "common.sagemaker.training",
+}
+
+
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    """The command line of run_training.py: runs the job and exits."""
+    given = list(sys.argv[1:] if words is None else words)
+    split = given.index("--") if "--" in given else len(given)
+    own, of_example = arguments.with_dashes(given[:split]), given[split + 1 :]
+    exit_with(
+        lambda: _command(of_example).main(own, prog_name="python sagemaker/run_training.py", standalone_mode=False)
+    )
+
+
+def _command(of_example: Sequence[str]) -> Any:
+    def run(example: str, json: bool, quiet: bool, **given: Any) -> int:
+        place = Place(**{name: value for name, value in given.items() if value is not None})
+        words = [*of_example, *(["--json"] if json else []), *(["--quiet"] if quiet else [])]
+        job = training_job(example, words, place)
+        return launch(job, json="--json" in words)
+
+    fixed = [
+        _parameter("example", str, typer.Argument(help="one of: python -m common"), "vision.train"),
+        _parameter("json", bool, typer.Option("--json", help="print the outcome as one JSON object"), False),
+        _parameter("quiet", bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors"), False),
+    ]
+    run.__signature__ = inspect.Signature([*fixed, *parameters(leave_out=())])  # type: ignore[attr-defined]
+    run.__doc__ = "Trains an example as a SageMaker job. What follows -- goes to the example."
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    app.command()(run)
+    return typer.main.get_command(app)
+
+
+def _parameter(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def parameters(leave_out: Sequence[str] = _OWN) -> list[inspect.Parameter]:
+    """What `--execution-mode` adds to the command line of an example.
+
+    Args:
+        leave_out: fields of Place that are no options there.
+    """
+    types = field_types(Place)
+    fields = [f for f in dataclasses.fields(Place) if f.name not in leave_out]
+    return [arguments.parameter(f, *types[f.name], name=_flag(f.name)) for f in fields]
+
+
+def taken_place(options: Options, said: dict[str, Any]) -> Place | None:
+    """The place that a command line names, taken out of what was said; None where training is to happen here."""
+    fields = [f.name for f in dataclasses.fields(Place) if f.name not in _OWN]
+    given = {name: said.pop(name) for name in fields if name in said}
+    if given and "mode" not in given:
+        raise UserError(
+            f"{_flag(next(iter(given)))} belongs to a job.", "Say --execution-mode fast-local, local or aws."
+        )
+    return Place(**given, out=options.out) if given else None
+
+
+def launch_parsed(example: Example, options: Options, said: dict[str, Any], place: Place) -> int:
+    """Starts the job that a parsed command line describes; returns the exit code."""
+    return launch(job_of(example, options, said, place), json=options.json)
+
+
+def launch(job: TrainingJob, *, json: bool = False) -> int:
+    """Runs a job where its place says, says how it ended, and returns the exit code.
+
+    Args:
+        json: print the outcome as one JSON object on stdout.
+    """
+    outcome: Outcome | None = importlib.import_module(_RUNNERS[job.place.mode]).train(job)
+    if outcome is None:  # a dry run
+        return 0
+    if not job.quiet:
+        sys.stderr.write("\n".join(outcome.lines()) + "\n")
+    if json:
+        print_json(outcome.to_json())
+    return outcome.exit_code
+
+
+def _flag(name: str) -> str:
+    return "--execution-mode" if name == "mode" else flag(name)
