@@ -1,0 +1,103 @@
+"""What a job left, brought to OUT/sagemaker/JOB as fast-local leaves it: model, report, metrics, reason of failure."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from common.config import read_json
+from common.errors import UserError
+from common.files import explain_write_errors, write_json, write_whole
+from common.sagemaker import watch
+from common.sagemaker.fast_local import MODEL, Outcome, describe
+from common.sagemaker.job import TrainingJob
+
+
+def fetch(job: TrainingJob, boto: Any, description: dict[str, Any]) -> Outcome:
+    """Downloads the results of a training job on AWS that has ended.
+
+    Args:
+        description: the answer of DescribeTrainingJob.
+    """
+    folder = _empty_folder(job)
+    base = description["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+    output = f"{base}/{description['TrainingJobName']}/output"
+    _download(boto, f"{output}/{MODEL}", folder / MODEL)
+    if _download(boto, f"{output}/output.tar.gz", folder / "output.tar.gz"):
+        unpack(folder / "output.tar.gz", folder / "output")
+        (folder / "output.tar.gz").unlink()
+    reason = ""
+    if description["TrainingJobStatus"] == "Failed":
+        reason = watch.failure_reason(description.get("FailureReason", ""))
+    return _outcome(job, folder, description["TrainingJobStatus"], reason)
+
+
+def collect_local(job: TrainingJob, root: Path, log: Path, error: str) -> Outcome:
+    """Takes over the results of local mode.
+
+    Args:
+        root: the SDK's `local_container_root`.
+        log: what the containers printed.
+        error: what the SDK said when a container failed, else "".
+    """
+    folder = _empty_folder(job)
+    left = root / "artifacts"
+    if any((left / "model").glob("*")):
+        shutil.copyfile(root / "compressed_artifacts" / MODEL, folder / MODEL)
+    if (left / "output" / "data").is_dir():
+        shutil.copytree(left / "output" / "data", folder / "output", dirs_exist_ok=True)
+    shutil.copyfile(log, folder / "log.txt")
+    lines = log.read_text(encoding="utf-8").splitlines()
+    failure = left / "output" / "failure"
+    said = failure.read_text(encoding="utf-8") if failure.exists() else ""
+    reason = watch.failure_reason(said or error, lines) if error else ""
+    return _outcome(job, folder, "Failed" if error else "Completed", reason)
+
+
+def _empty_folder(job: TrainingJob) -> Path:
+    """OUT/sagemaker/JOB without what an earlier attempt left."""
+    folder = (Path(job.place.out) / "sagemaker" / job.name).resolve()
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / "output", ignore_errors=True)
+        for stale in (MODEL, "failure"):
+            (folder / stale).unlink(missing_ok=True)
+    return folder
+
+
+def _outcome(job: TrainingJob, folder: Path, status: str, reason: str) -> Outcome:
+    """The outcome of a job whose files lie in a folder; writes job.json, and the reason of a failure."""
+    if reason:
+        (folder / "failure").write_text(reason, encoding="utf-8")
+    result = folder / "output" / "result.json"
+    metrics = read_json(result)["metrics"] if result.exists() else {}
+    outcome = Outcome(folder, status, reason, folder / MODEL, metrics, 0 if status == "Completed" else 1)
+    write_json(folder / "job.json", {**describe(job), **outcome.to_json()})
+    return outcome
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a tar file; one that would write outside `folder` is refused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise UserError(f"{archive} can't be unpacked: {error}") from None
+
+
+def _download(boto: Any, uri: str, target: Path) -> bool:
+    from botocore.exceptions import ClientError
+
+    place = urlparse(uri)
+    try:
+        with write_whole(target) as file:
+            boto.client("s3").download_fileobj(place.netloc, place.path.lstrip("/"), file)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):  # a job that failed early left none
+            return False
+        raise UserError(f"Can't download {uri}: {error.response['Error']['Message']}") from None
+    return True
