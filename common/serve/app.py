@@ -1,0 +1,159 @@
+"""The web application: SageMaker's contract and a JSON API over the same models.
+
+FastAPI is an extra, and routes need its names here: import this module inside the function that starts a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from common.serve import documents, formats, page
+from common.serve.counters import Counters
+from common.serve.formats import Problem
+from common.serve.models import Model
+from common.serve.requests import discard, find, read
+from common.serve.settings import Settings
+
+OPEN = {"/ping", "/health", *page.OPEN}  # without a token
+TARGET_HEADER = "x-amzn-sagemaker-target-model"
+
+
+def create_app(models: Mapping[str, Model], settings: Settings | None = None) -> FastAPI:
+    """The application for models that are loaded; the first is the one that /invocations means by default."""
+    settings = settings or Settings()
+    counters = Counters(list(models))
+    for model in models.values():
+        model.observe = _counting(counters, model.name)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        for model in models.values():
+            model.batcher.close()
+
+    # The pages for trying the API load scripts from elsewhere; the description itself is at /openapi.json.
+    app = FastAPI(title="PyTorch Use Cases", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    _explain_errors(app)
+    if settings.token:
+        app.add_middleware(Guard, token=settings.token)
+
+    @app.get("/ping", **documents.HEALTH)
+    @app.get("/health", **documents.HEALTH)
+    async def ping() -> Response:
+        """Whether every model answers; green only when a real prediction works."""
+        for model in models.values():
+            if not await model.well():
+                raise Problem(503, f"The model {model.name} does not answer.")
+        return Response('{"status": "ok"}', media_type=formats.JSON)
+
+    @app.get("/v1/models", **documents.MODELS)
+    async def list_models() -> dict[str, Any]:
+        """Every model, and what it takes and gives."""
+        return {"models": [model.describe() for model in models.values()]}
+
+    @app.get("/v1/models/{name}", **documents.MODEL)
+    async def describe_model(name: str) -> dict[str, Any]:
+        """One model, and what it takes and gives."""
+        return find(models, name).describe()
+
+    @app.post("/v1/models/{name}/predict", **documents.predictions(models))
+    async def predict(name: str, request: Request) -> Response:
+        """Predictions for one input or several."""
+        return await serve(request, find(models, name))
+
+    @app.post("/invocations", **documents.predictions(models))
+    async def invocations(request: Request) -> Response:
+        """The same for SageMaker; the query `model` or the target-model header names one of several models."""
+        name = request.query_params.get("model") or request.headers.get(TARGET_HEADER)
+        return await serve(request, find(models, name) if name else next(iter(models.values())))
+
+    @app.get("/metrics", **documents.METRICS)
+    async def metrics() -> Response:
+        """Counts of requests and batches, for Prometheus."""
+        return Response(counters.text(), media_type="text/plain; version=0.0.4")
+
+    async def serve(request: Request, model: Model) -> Response:
+        began, status = time.perf_counter(), 500
+        overloaded = counters.active >= settings.max_requests
+        counters.active += 1
+        try:
+            answer = await asyncio.wait_for(_answer(request, model, settings, overloaded), settings.timeout)
+            status = 200
+            return answer
+        except asyncio.TimeoutError as error:
+            status = 503
+            raise Problem(503, f"The answer took longer than {settings.timeout:g} seconds.") from error
+        except Problem as problem:
+            status = problem.status
+            raise
+        finally:
+            counters.active -= 1
+            counters.answered(model.name, status, time.perf_counter() - began)
+
+    page.add(app, models, settings)
+    return app
+
+
+async def _answer(request: Request, model: Model, settings: Settings, overloaded: bool) -> Response:
+    if overloaded:
+        await discard(request)
+        raise Problem(503, "The server has all the requests that it can hold. Try again later.")
+    body = await read(request, settings.max_body)
+    media = formats.accepted(request.headers.get("accept", ""), settings.default_format)
+    answer = await model.answer(body, request.headers.get("content-type", ""), media)
+    return Response(answer, media_type=media)
+
+
+def _counting(counters: Counters, name: str) -> Callable[[int, float], None]:
+    return lambda size, seconds: counters.ran(name, size, seconds)
+
+
+def _explain_errors(app: FastAPI) -> None:
+    """Every error is {"error": one line}."""
+
+    async def problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        # A second is about what it takes to work off a full queue.
+        headers = {"Retry-After": "1"} if error.status == 503 else {}
+        return JSONResponse({"error": error.text}, error.status, headers)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": f"{error.detail}."}, error.status_code, error.headers)
+
+    async def bug(request: Request, error: Exception) -> Response:
+        sys.stderr.write("".join(traceback.format_exception(error)))
+        return JSONResponse({"error": "The model failed on this input; the server's log says why."}, 500)
+
+    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, bug)
+
+
+class Guard:
+    """Lets only requests through that bear the token."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], token: str) -> None:
+        self._app = app
+        self._expected = f"bearer {token}".encode()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            kind, _, token = given.partition(b" ")
+            if not hmac.compare_digest(kind.lower() + b" " + token.strip(), self._expected):
+                refusal = JSONResponse({"error": "A bearer token is needed."}, 401, {"WWW-Authenticate": "Bearer"})
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,77 @@
+"""What /openapi.json says beyond the paths: the bodies that go in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.serve import formats
+from common.serve.models import Model
+
+_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+_TEXT = {"schema": {"type": "string"}}
+_ROW = {"type": "object", "description": "the answer, and a score for each class where there are classes"}
+_DESCRIPTION = {
+    "type": "object",
+    "required": ["name", "example", "input", "answer", "scores", "classes", "metrics", "precision"],
+    "properties": {
+        "name": {"type": "string"},
+        "example": {"type": "string"},
+        "input": {"type": "object", "description": "its kind, and what an input must be like"},
+        "answer": {"type": "string", "description": "the key of the answer in a row"},
+        "scores": {"type": "string", "description": "the key of the scores in a row; empty where there are none"},
+        "classes": {"type": "array", "items": {"type": "string"}},
+        "metrics": {"type": "object", "description": "on the test split, when it was trained"},
+        "precision": {"type": "string"},
+    },
+}
+
+
+def _answer(what: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": what, "content": {formats.JSON: {"schema": schema}}}
+
+
+def _errors(**why: str) -> dict[int | str, Any]:
+    return {int(status[1:]): _answer(what, _ERROR) for status, what in why.items()}
+
+
+HEALTH: dict[str, Any] = {
+    "responses": {
+        200: _answer("every model answers", {"type": "object"}), **_errors(_503="a model does not answer")
+    }
+}  # fmt: skip
+_MANY = {"type": "object", "required": ["models"], "properties": {"models": {"type": "array", "items": _DESCRIPTION}}}
+MODELS: dict[str, Any] = {
+    "response_model": None,
+    "responses": {200: _answer("the models", _MANY), **_errors(_401="no token")},
+}
+MODEL: dict[str, Any] = {
+    "response_model": None,
+    "responses": {200: _answer("the model", _DESCRIPTION), **_errors(_401="no token", _404="there is no such model")},
+}
+METRICS: dict[str, Any] = {
+    "responses": {200: {"description": "in Prometheus' text format", "content": {"text/plain": _TEXT}}}
+}
+
+
+def predictions(models: Mapping[str, Model]) -> dict[str, Any]:
+    """How a route for predictions is described, for the kinds of input that the models have."""
+    kinds = {model.predictor.input.kind for model in models.values()}
+    several = {"schema": {"description": 'one input, a list, {"inputs": …} or {"instances": […]}'}}
+    bodies: dict[str, Any] = {formats.JSON: several, formats.JSON_LINES: _TEXT}
+    if "image" in kinds:
+        picture = {"schema": {"type": "string", "format": "binary"}}
+        bodies |= {"image/png": picture, "image/jpeg": picture, "application/octet-stream": picture}
+    if kinds - {"image"}:
+        bodies |= {formats.CSV: _TEXT, "text/plain": _TEXT}
+    if "observation" in kinds:
+        bodies |= {"application/x-npy": {"schema": {"type": "string", "format": "binary"}}}
+    rows = {"anyOf": [_ROW, {"type": "array", "items": _ROW}]}
+    good = _answer("a row for each input", rows)
+    good["content"] |= {formats.JSON_LINES: _TEXT, formats.CSV: _TEXT}
+    wrong = _errors(
+        _400="the body is not what the model takes", _401="no token", _404="there is no such model",
+        _406="no such format of answers", _413="the body is too large", _415="no such content type",
+        _503="too many requests, or too slow; Retry-After says when to come again",
+    )  # fmt: skip
+    return {"responses": {200: good, **wrong}, "openapi_extra": {"requestBody": {"required": True, "content": bodies}}}

@@ -1,0 +1,190 @@
+"""A trained model that answers requests: its name, its batches, and whether it is well."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from common import artifact, device, example
+from common.artifact import Artifact
+from common.errors import UserError
+from common.example import Predictor
+from common.serve import formats
+from common.serve.batching import Batcher, Row
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LARGEST_BATCH = 16
+SLOW = 0.005  # seconds of the model for one input above which a second batch is worked on at the same time
+FRESH = 10.0  # seconds for which a success says that the model is well
+PATIENCE = 1.5  # seconds for a prediction made for /ping; SageMaker gives a ping two
+
+
+class Model:
+    """One model on the server.
+
+    Raises:
+        UserError: it does not answer a made-up input.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        saved: Artifact,
+        predictor: Predictor,
+        decoders: ThreadPoolExecutor,
+        *,
+        threads: int = 1,
+        precision: str = "auto",
+    ) -> None:
+        self.name = name
+        self.saved = saved
+        self.predictor = predictor
+        self.observe: Callable[[int, float], None] = lambda size, seconds: None
+        self._decoders = decoders
+        self._sample = predictor.input.sample()
+        predict, self.plan = in_precision(predictor, self._sample, precision)
+        seconds = warm_up(predict, predictor.input.decode(self._sample), name)
+        self.batcher = Batcher(
+            predict, decoders, threads=threads, runners=threads if seconds > SLOW else 1, largest=LARGEST_BATCH,
+            observe=lambda size, seconds: self.observe(size, seconds),
+        )  # fmt: skip
+        self.batcher.last_success = time.monotonic()
+
+    async def answer(self, body: bytes, content_type: str, media: str) -> str:
+        """The body of the answer to the body of a request.
+
+        Args:
+            media: of the answer, from `formats.accepted`.
+
+        Raises:
+            Problem: the body is not what the model takes.
+        """
+        form = "list"
+
+        def decode() -> list[Any]:
+            nonlocal form
+            inputs = formats.parse(body, content_type, self.predictor.input)
+            form = inputs.form
+            return formats.decode(inputs, self.predictor.input)
+
+        rows = await self.batcher.answer(decode)
+        if len(rows) <= LARGEST_BATCH:
+            return self._render(rows, form, media)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._render, rows, form, media)
+
+    def _render(self, rows: Sequence[Row], form: str, media: str) -> str:
+        return formats.render(rows, form, media, self.predictor, self.saved.classes)
+
+    async def well(self) -> bool:
+        """Whether a prediction worked within the last FRESH seconds, or one made now works within PATIENCE."""
+        if time.monotonic() - self.batcher.last_success < FRESH:
+            return True
+        try:
+            await asyncio.wait_for(self.batcher.answer(lambda: [self.predictor.input.decode(self._sample)]), PATIENCE)
+        except Exception:  # whatever it is, the model does not answer
+            return False
+        return True
+
+    def describe(self) -> dict[str, Any]:
+        """What a client must know to ask, and to read the answers."""
+        return {
+            "name": self.name,
+            "example": self.saved.example,
+            "input": self.saved.inputs,
+            "answer": self.predictor.answer,
+            "scores": self.predictor.scores,
+            "classes": self.saved.classes,
+            "metrics": self.saved.metrics,
+            "precision": self.plan,
+        }
+
+
+def load_models(
+    runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: int = 1, precision: str = "auto"
+) -> dict[str, Model]:
+    """The models of runs, by name; each has answered a made-up input.
+
+    Args:
+        runs: folders of runs or of their models, each as `RUN` or `NAME=RUN`. Without a name it is the example's,
+            numbered from the second of the same.
+
+    Raises:
+        UserError: there is no model in a folder, or a name is taken or not fit for a URL.
+    """
+    models: dict[str, Model] = {}
+    for run in runs:
+        name, path = _named(run)
+        saved = artifact.load(path)
+        name = name or _free(saved.example, models)
+        if name in models:
+            raise UserError(f"Two models are named {name!r}.")
+        predictor = example.get(saved.example).load(saved)
+        models[name] = Model(name, saved, predictor, decoders, threads=threads, precision=precision)
+    return models
+
+
+def _named(run: str) -> tuple[str, Path]:
+    name, sign, path = run.partition("=")
+    if not sign or Path(run).exists():
+        return "", Path(run)
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} can't name a model.", "Use letters, digits, dots, dashes and underscores.")
+    return name, Path(path)
+
+
+def _free(name: str, taken: dict[str, Model]) -> str:
+    numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
+    return next(n for n in (name, *numbered) if n not in taken)
+
+
+def in_precision(predictor: Predictor, raw: bytes, precision: str) -> tuple[Callable[..., list[Row]], str]:
+    """The predictor's `predict` in the number format and memory layout that suit the model, and the format's name.
+
+    By the rule of training (`device.plan`), for image models that give their network; fp32 for all others.
+
+    Args:
+        raw: one valid input, by which the work is judged.
+        precision: "auto", "fp32" or "bf16".
+    """
+    model, kind = predictor.model, predictor.input
+    if model is None or kind.kind != "image":
+        return predictor.predict, "fp32"
+    place = torch.device("cpu")
+    model.requires_grad_(False)
+    plan = device.plan(model, kind.normalize(kind.decode(raw)[None]), place, precision)
+    model.to(memory_format=plan.memory_format)
+    if plan.precision == "fp32":
+        return predictor.predict, "fp32"
+    for module in model.modules():
+        # What autocast would do at every call. Other layers keep fp32, as they do under autocast.
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(torch.bfloat16)
+
+    def predict(items: Sequence[Any]) -> list[Row]:
+        with plan.autocast(place):
+            return predictor.predict(items)
+
+    return predict, plan.precision
+
+
+def warm_up(predict: Callable[..., list[Row]], item: Any, name: str) -> float:
+    """Runs a model on a made-up input, alone and in a batch, as the first requests will; returns seconds for one.
+
+    Raises:
+        UserError: it fails.
+    """
+    try:
+        for size in (1, LARGEST_BATCH, 1):
+            began = time.perf_counter()
+            predict([item] * size)
+        return time.perf_counter() - began
+    except Exception as error:
+        raise UserError(f"The model {name} does not answer a made-up input: {error}.") from error

@@ -1,0 +1,95 @@
+"""The process behind the server: loading, listening, several workers, and an end that loses no request."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from common import device
+from common.errors import UserError
+from common.serve.models import Model, load_models
+from common.serve.settings import Place, Settings
+
+
+def start(runs: Sequence[str], settings: Settings, place: Place) -> int:
+    """Serves until SIGTERM or Ctrl-C; requests accepted by then are answered. Returns the exit code.
+
+    Raises:
+        UserError: a model cannot be loaded or does not answer, the port is taken, or the extra is not installed.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise UserError("The server needs FastAPI and uvicorn.", "pip install -e '.[serve]'") from error
+    # Before the models are loaded, and once more when uvicorn hands on the signal that ended it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    listening = _listen(place)
+    # Also with several workers, which load their own: what is wrong with a model is said once, and here.
+    models = _load(runs, place)
+    sys.stderr.write(_greeting(models, listening))
+    if place.workers == 1:
+        from common.serve.app import create_app
+
+        uvicorn.Server(uvicorn.Config(create_app(models, settings), **_options())).run(sockets=[listening])
+    else:
+        from uvicorn.supervisors import Multiprocess
+
+        factory = _Factory(tuple(runs), settings, place)
+        config = uvicorn.Config(factory, factory=True, workers=place.workers, **_options())
+        Multiprocess(config, sockets=[listening]).run()
+    return 0
+
+
+@dataclass(frozen=True)
+class _Factory:
+    """Makes the application in a worker's own process."""
+
+    runs: tuple[str, ...]
+    settings: Settings
+    place: Place
+
+    def __call__(self) -> Any:
+        from common.serve.app import create_app
+
+        return create_app(_load(self.runs, self.place), self.settings)
+
+
+def _load(runs: Sequence[str], place: Place) -> dict[str, Model]:
+    threads = device.set_threads(place.workers)
+    decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    return load_models(runs, decoders, threads=threads, precision=place.precision)
+
+
+def _options() -> dict[str, Any]:
+    # A client that keeps its connection open between requests for a minute is a normal one behind a load balancer.
+    return {"log_level": logging.WARNING, "access_log": False, "timeout_keep_alive": 75, "ws": "none"}
+
+
+def _listen(place: Place) -> socket.socket:
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    # The protocol is named because asyncio sets TCP_NODELAY only then; without it every answer takes 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((place.host, place.port))
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        what = f"Can't listen on {place.host}:{place.port}: {error.strerror or error}."
+        raise UserError(what, "Choose another --port.") from error
+    listening.set_inheritable(True)
+    return listening
+
+
+def _greeting(models: dict[str, Model], listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    lines = [f"{name}: {m.saved.example}, {m.predictor.input.kind} in, {m.plan}" for name, m in models.items()]
+    return "\n".join([*lines, f"serving at http://{shown}:{port}\n"])

@@ -1,0 +1,72 @@
+"""The classic handlers, for those who run one of Amazon's inference images with the sagemaker-inference toolkit.
+
+Formats and answers are those of the server in this project (common/serve/formats.py). Amazon's inference images end
+at PyTorch 2.6, for which this project is not made: prefer the image of sagemaker/Dockerfile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common import artifact, example
+from common.example import Predictor
+from common.serve import formats
+from common.serve.formats import Problem
+
+
+class Loaded(NamedTuple):
+    """A model in use, and the names of its classes."""
+
+    predictor: Predictor
+    classes: list[str]
+
+
+class Answered(NamedTuple):
+    """Rows, the form of their JSON, and the model that gave them."""
+
+    rows: list[dict[str, Any]]
+    form: str
+    model: Loaded
+
+
+def model_fn(model_dir: str) -> Loaded:
+    """The model in a folder."""
+    saved = artifact.load(Path(model_dir))
+    return Loaded(example.get(saved.example).load(saved), saved.classes)
+
+
+def input_fn(body: bytes | bytearray | str, content_type: str) -> tuple[bytes, str]:
+    """The body as it is: only the model knows how to read it, and the toolkit hands that to predict_fn."""
+    return body.encode() if isinstance(body, str) else bytes(body), content_type or ""
+
+
+def predict_fn(data: tuple[bytes, str], model: Loaded) -> Answered:
+    """Answers to a body; 400 or 415 for one that the model does not take."""
+    kind = model.predictor.input
+    try:
+        inputs = formats.parse(*data, kind)
+        items = formats.decode(inputs, kind)
+    except Problem as problem:
+        raise _for_toolkit(problem) from problem
+    return Answered(model.predictor.predict(items), inputs.form, model)
+
+
+def output_fn(answered: Answered, accept: str) -> tuple[str, str]:
+    """The body of the answer and its content type; 406 for one that is not known."""
+    try:
+        media = formats.accepted(accept or "")
+    except Problem as problem:
+        raise _for_toolkit(problem) from problem
+    predictor, classes = answered.model
+    return formats.render(answered.rows, answered.form, media, predictor, classes), media
+
+
+def _for_toolkit(problem: Problem) -> Exception:
+    """The exception that the toolkit turns into this status; any other would become a 500."""
+    try:
+        from sagemaker_inference.errors import BaseInferenceToolkitError
+    except ImportError:  # the handlers are called by something else
+        return problem
+    error: Exception = BaseInferenceToolkitError(problem.status, problem.text, problem.text)
+    return error
