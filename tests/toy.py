@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common import artifact
-from common.config import Config, option
+from common.config import Config, Range, option
 from common.data.loaders import Loader
 from common.example import Example
 from common.metrics import Metrics, classification
@@ -22,13 +22,14 @@ CLASSES = ["a", "b", "c"]
 @dataclass(frozen=True)
 class ToyConfig(Config):
     epochs: int = option(4, "passes over the training data", at_least=1)
+    lr: float | None = option(1e-3, "peak learning rate", above=0, at_most=100, tune=Range(1e-4, 0.1, log=True))
     ema: float = option(0.0, "decay of averaged weights", at_least=0, at_most=0.9999)
     accumulate: int = option(1, "pieces of a batch", at_least=1)
     clip: float = option(0.0, "largest norm of the gradient", at_least=0)
     patience: int = option(0, "epochs without improvement before stopping", at_least=0)
     schedule: str = option("one-cycle", "schedule", choices=("one-cycle", "cosine", "constant"))
     streamed: bool = option(False, "read items through worker processes")
-    dropout: float = option(0.1, "dropout", at_least=0, at_most=0.9)
+    dropout: float = option(0.1, "dropout", at_least=0, at_most=0.9, tune=(0.0, 0.1, 0.3))
     poison: bool = option(False, "put a NaN into the data")
 
     @classmethod

@@ -1,0 +1,36 @@
+"""Predictions for a folder, a file of lines or an S3 prefix by a batch transform job, joined to their inputs.
+
+python sagemaker/batch_transform.py runs/vision.train/LATEST photos/                         on this machine
+python sagemaker/batch_transform.py JOB reviews.jsonl --max-payload 1
+python sagemaker/batch_transform.py JOB s3://BUCKET/photos/ --content-type application/x-image \\
+    --execution-mode aws --image URI
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from common.sagemaker import batch, options
+from common.sagemaker.options import Where
+from common.sagemaker.transform import Settings
+
+
+@options.takes(settings=Settings, where=Where)
+def main(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a run's folder, model.tar.gz, a job, or s3://…")],
+    data: Annotated[str, typer.Argument(metavar="INPUT", help="a file, a folder, or s3://BUCKET/PREFIX")],
+    settings: Settings,
+    where: Where,
+    content_type: Annotated[str | None, typer.Option(help="of the input (default: by the files' suffix)")] = None,
+    split_lines: Annotated[
+        bool | None, typer.Option(help="an input on each line (default: for .csv and .jsonl)", show_default=False)
+    ] = None,
+) -> int:
+    """Predicts every input and writes OUT/sagemaker/JOB/predictions.jsonl and .csv; exits with 1 if some failed."""
+    return batch.run(model, data, content_type, split_lines, settings, where)
+
+
+if __name__ == "__main__":
+    options.run("python sagemaker/batch_transform.py", main)
