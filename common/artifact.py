@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from common import distributed
 from common.config import read_json
 from common.errors import UserError
+from common.exported import Export
 from common.files import write_json, write_whole
 from common.metrics import Metrics
 from common.run import Run
@@ -30,6 +31,7 @@ class Artifact:
         inputs: how raw input becomes a tensor, as the input's `to_json` wrote it.
         classes: names of the classes, in the order of the outputs; empty where there are none.
         metrics: measured on the test split when it was made.
+        export: where an exported program stands in the place of the weights.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class Artifact:
     inputs: dict[str, Any]
     classes: list[str]
     metrics: dict[str, float]
+    export: Export | None = None
 
     def weights(self) -> dict[str, Tensor]:
         """The weights by name, on the CPU."""
@@ -50,6 +53,12 @@ class Artifact:
         except (OSError, SafetensorError) as error:
             raise UserError(f"Can't read the weights {path}: {error}.", "Train the model again.") from error
 
+    def shapes(self) -> dict[str, list[int]]:
+        """The shapes of the weights by name; of an export, of those it was made from."""
+        if self.export is not None:
+            return self.export.shapes
+        return {name: list(tensor.shape) for name, tensor in self.weights().items()}
+
     def file(self, name: str) -> bytes:
         """The content of one of the artifact's further files, such as "tokenizer.json"."""
         try:
@@ -57,10 +66,18 @@ class Artifact:
         except OSError as error:
             raise UserError(f"Can't read {self.folder / name}: {error.strerror}.", "Train the model again.") from error
 
-    def load_into(self, model: nn.Module) -> nn.Module:
-        """Puts the weights into a model of the same structure and sets it to evaluation."""
+    def load_into(self, model: nn.Module, part: nn.Module | None = None) -> nn.Module:
+        """Puts the weights into a model of the same structure and sets it to evaluation.
+
+        Of an export, its program: the model then computes by that, whatever its layers were.
+
+        Args:
+            part: of the model, to which the weights belong; the whole by default.
+        """
+        if self.export is not None:
+            return self.export.put_into(model, self.folder)
         try:
-            model.load_state_dict(self.weights())
+            (model if part is None else part).load_state_dict(self.weights())
         except RuntimeError as error:
             raise UserError(f"The weights in {self.folder} do not fit the model that {self.example} builds.") from error
         return model.eval()
@@ -117,6 +134,10 @@ def load(path: Path) -> Artifact:
     if description.get("format") != FORMAT:
         raise UserError(f"{folder}/model.json has format {description.get('format')}; this version reads {FORMAT}.")
     try:
-        return Artifact(folder, **{k: description[k] for k in ("example", "config", "inputs", "classes", "metrics")})
+        export = Export(**description["export"]) if "export" in description else None
+        values = {k: description[k] for k in ("example", "config", "inputs", "classes", "metrics")}
+        return Artifact(folder, **values, export=export)
+    except TypeError as error:
+        raise UserError(f'{folder}/model.json has an entry "export" that is not valid: {error}.') from error
     except KeyError as error:
         raise UserError(f"{folder}/model.json lacks {error}.", "Train the model again.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import frames, report
+from common import device, frames, report
 from common.data.image_sources import ImageData
 from common.files import write_whole
 from generative import quality
@@ -28,12 +28,12 @@ def generate(generator: nn.Module, latents: Tensor, labels: Tensor | None = None
         labels: int64 [N], or None for an unconditional generator.
     """
     training = generator.training
-    device = next(generator.parameters()).device
+    place = device.of(generator)
     generator.eval()
     parts = []
     for indices in torch.arange(len(latents)).split(BATCH):
-        classes = labels[indices].to(device) if labels is not None else None
-        images = generator(latents[indices].to(device), classes)  # [B, C, S, S] in [−1, 1]
+        classes = labels[indices].to(place) if labels is not None else None
+        images = generator(latents[indices].to(place), classes)  # [B, C, S, S] in [−1, 1]
         parts.append(((images + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
     generator.train(training)
     return torch.cat(parts).contiguous()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from common import artifact, distributed, frames, report
 from common.artifact import Artifact
-from common.config import Config, option
+from common.config import Config, Range, option
 from common.data.image_sources import SOURCES, ImageData, load_images
 from common.data.images import ImageInput
 from common.data.inputs import Draw, SeedInput
@@ -68,11 +68,12 @@ class GanConfig(Config):
     latent: int = option(100, "numbers in a latent", group="Model", at_least=1, at_most=4096)
 
     epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set")
-    batch_size: int | None = option(None, "real images per step, over all processes", at_least=1, unset="by data set")
-    lr: float | None = option(None, "learning rate of the generator", above=0, at_most=100, unset="by loss")
-    discriminator_lr: float | None = option(
-        None, "learning rate of the discriminator", above=0, at_most=100, unset="by loss"
-    )
+    batch_size: int | None = option(None, "real images per step, over all processes", at_least=1, unset="by data set",
+                                    tune=(16, 32, 64))  # fmt: skip
+    lr: float | None = option(None, "learning rate of the generator", above=0, at_most=100, unset="by loss",
+                              tune=Range(1e-4, 5e-3, log=True))  # fmt: skip
+    discriminator_lr: float | None = option(None, "learning rate of the discriminator", above=0, at_most=100,
+                                            unset="by loss", tune=Range(1e-4, 5e-3, log=True))  # fmt: skip
     discriminator_steps: int | None = option(
         None, "steps of the discriminator for each of the generator", at_least=1, at_most=100, unset="by loss"
     )
@@ -381,7 +382,7 @@ def evaluate(saved: Artifact, config: GanConfig) -> Metrics:
 def load_generator(saved: Artifact) -> nn.Module:
     """The averaged generator, ready to be used."""
     config = GanConfig().with_values({**saved.config, "inception": "none"})  # its file may be gone; only tests need it
-    channels = len(saved.weights()["to_image.bias"])
+    channels = saved.shapes()["to_image.bias"][0]
     generator = saved.load_into(build_generator(config, len(saved.classes), channels))
     return generator.to(memory_format=torch.channels_last)
 
@@ -418,6 +419,8 @@ example = Example(
     load=load,
     evaluate=evaluate,
     tag=lambda config: f"{config.loss}-{config.data.split(':')[0]}",
+    objective="val_frechet_distance",
+    goal="minimize",
 )
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from common import artifact
 from common.artifact import Artifact
-from common.config import Config, option
+from common.config import Config, Range, option
 from common.data.sequences import SequenceLoader, Sequences
 from common.data.text_sources import SOURCES, TextData, Texts, load_texts
 from common.distributed import first
@@ -77,16 +78,19 @@ class ClassifyConfig(Config):
     lora: bool = option(False, "train low-rank adapters of a pretrained network", group="Model")
 
     epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set")
-    batch_size: int | None = option(None, "texts per step, over all processes", at_least=1, unset="by data set")
-    lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set")
+    batch_size: int | None = option(None, "texts per step, over all processes", at_least=1, unset="by data set",
+                                    tune=(16, 32, 64, 128))  # fmt: skip
+    lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set",
+                              tune=Range(5e-4, 3e-2, log=True))  # fmt: skip
     optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
     schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
-    weight_decay: float | None = option(None, "weight decay of matrices", at_least=0, at_most=10, unset="by data set")
+    weight_decay: float | None = option(None, "weight decay of matrices", at_least=0, at_most=10, unset="by data set",
+                                        tune=Range(1e-3, 0.3, log=True))  # fmt: skip
     accumulate: int = option(1, "pieces into which a batch is cut to save memory", at_least=1)
     clip: float = option(1.0, "largest norm of the gradient; 0 for none", at_least=0)
     patience: int = option(0, "epochs without improvement before stopping; 0 for never", at_least=0)
     dropout: float | None = option(None, "share of embeddings and features dropped, in networks of ours", at_least=0,
-                                   at_most=0.95, unset="by data set")  # fmt: skip
+                                   at_most=0.95, unset="by data set", tune=Range(0.0, 0.8))  # fmt: skip
     word_dropout: float | None = option(None, "share of words hidden, in networks of ours", group="Augmentation",
                                         at_least=0, at_most=0.95, unset="by data set")  # fmt: skip
     label_smoothing: float | None = option(None, "share of the target spread over all classes", group="Augmentation",
@@ -258,7 +262,7 @@ def load_model(saved: Artifact) -> tuple[nn.Module, Tokenizer, TokenInput]:
     inputs: TokenInput = TokenInput.from_json(saved.inputs)
     if config.pretrained:
         return pretrained.from_artifact(saved), tokenizer, inputs
-    known = len(saved.weights()["ngrams.known"]) if config.ngrams else 0
+    known = saved.shapes()["ngrams.known"][0] if config.ngrams else 0
     model = build(config, len(saved.classes), tokenizer.get_vocab_size(), known)
     return saved.load_into(model), tokenizer, inputs
 
@@ -272,7 +276,8 @@ def load(saved: Artifact) -> Predictor:
         tokens = Sequences(encode(tokenizer, inputs, texts), torch.zeros(len(texts)), inputs.pad)
         return class_rows(model(tokens.padded(torch.arange(len(texts)))), saved.classes)  # logits [B, K]
 
-    return Predictor(input=inputs, predict=predict)
+    tell = partial(explain.telling_tokens, model, tokenizer, inputs)
+    return Predictor(input=inputs, predict=predict, explain=tell)
 
 
 def telling_tokens(saved: Artifact, text: str, target: int | None = None) -> list[tuple[str, float]]:
@@ -299,6 +304,7 @@ example = Example(
     train=train,
     load=load,
     evaluate=evaluate,
+    prepare=prepare,
     tag=lambda config: f"{config.model}-{config.data.split(':')[0]}".replace("/", "-").replace(":", "-"),
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from common import report
+from common import device, report
 from common.data.texts import Texts
 from nlp.tokens import TokenInput, encode, places
 
@@ -35,12 +35,12 @@ def occlusion(model: nn.Module, tokens: Sequence[int], target: int, blank: int) 
         blank: id that is put in the place of a hidden token.
     """
     whole = torch.tensor(tokens)
-    device = next(model.parameters()).device
+    place = device.of(model)
     piece = torch.arange(len(whole)) // -(-len(whole) // MOST_PIECES)  # [T]
     count = int(piece[-1]) + 1
     variants = torch.where(piece == torch.arange(count).unsqueeze(1), blank, whole)  # [P, T]
     variants = torch.cat([whole.unsqueeze(0), variants])
-    logits = torch.cat([model(part.to(device)).float().cpu() for part in variants.split(BATCH)])  # [1 + P, K]
+    logits = torch.cat([model(part.to(place)).float().cpu() for part in variants.split(BATCH)])  # [1 + P, K]
     scores = logits.double().log_softmax(1)[:, target]
     found: list[float] = (scores[0] - scores[1:])[piece].tolist()
     return found

@@ -121,9 +121,9 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, embedded: Tensor, real: Tensor) -> Tensor:
-        x = embedded + self.positions[: embedded.shape[1]]  # [B, T, C]
+        x = embedded + F.embedding(torch.arange(embedded.shape[1], device=embedded.device), self.positions)  # [B, T, C]
         # A text of padding alone looks at its first place: no place at all would be NaN.
-        seen = torch.cat([torch.ones_like(real[:, :1]), real[:, 1:]], 1)
+        seen = real | (torch.arange(real.shape[1], device=real.device) == 0)
         for block in self.blocks:
             x = block(x, seen[:, None, None, :])  # the mask is broadcast over heads and queries
         weights = seen.to(x.dtype) / seen.sum(1, keepdim=True)  # [B, T]
@@ -184,7 +184,7 @@ class NGrams(nn.Module):
         columns, run = [], torch.zeros_like(tokens)
         whole = torch.ones_like(tokens, dtype=torch.bool)
         for n in range(self.order):
-            following = F.pad(tokens[:, n:], (0, min(n, tokens.shape[1])))
+            following = F.pad(tokens, (0, n))[:, n:]
             whole = whole & (following > UNKNOWN)
             run = run * self.vocabulary + following
             columns.append(run * whole)

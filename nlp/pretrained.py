@@ -94,13 +94,13 @@ def load(
     return Pretrained(network, inputs.pad), _prepared(fast.backend_tokenizer, inputs), inputs, files
 
 
-def from_artifact(saved: Artifact) -> Pretrained:
+def from_artifact(saved: Artifact) -> nn.Module:
     """The fine-tuned network of an artifact; nothing is asked of the hub."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(str(saved.folder), local_files_only=True)
     network = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    return Pretrained(saved.load_into(network), TokenInput.from_json(saved.inputs).pad).eval()
+    return saved.load_into(Pretrained(network, TokenInput.from_json(saved.inputs).pad), part=network)
 
 
 def tokenizer_from_artifact(saved: Artifact) -> Tokenizer:

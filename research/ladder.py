@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common import artifact
 from common.artifact import Artifact
-from common.config import Config, option
+from common.config import Config, Range, option
 from common.data.inputs import RowInput
 from common.data.loaders import Loader
 from common.data.splits import stratified
@@ -45,8 +45,10 @@ class LadderConfig(Config):
 
     data: str = option("breast-cancer", "table", group="Data", choices=TABLES)
     epochs: int = option(50, "passes over the training data; on rungs 1 to 3 each is one step", at_least=1)
-    batch_size: int = option(64, "rows per step of rungs 4 and 5, over all processes", at_least=1)
-    lr: float = option(0.1, "learning rate, the same on every rung", above=0, at_most=100)
+    batch_size: int = option(64, "rows per step of rungs 4 and 5, over all processes", at_least=1,
+                             tune=(16, 32, 64, 128))  # fmt: skip
+    lr: float = option(0.1, "learning rate, the same on every rung", above=0, at_most=100,
+                       tune=Range(0.01, 3.0, log=True))  # fmt: skip
     precision: str = option("fp32", "number format of the arithmetic of rung 5", choices=("auto", "fp32", "bf16",
                             "fp16"), group="Device")  # fmt: skip
     folds: int = option(10, "parts of the cross-validation", at_least=2, at_most=50, group="Evaluation")
@@ -249,7 +251,7 @@ def train(config: LadderConfig, run: Run) -> Metrics:
     for name, rung in every.items():
         repeats = 3 if name in RUNGS else 1  # alike but for the clock; a run trains only once
         climbs[name] = min((rung(x, y, config) for _ in range(repeats)), key=lambda climb: climb.seconds[-1])
-        say(run, len(climbs), name, climbs[name], training_loss(climbs[name], x, y))
+        say(run, len(climbs), name, climbs[name], loss_of(climbs[name], x, y))
 
     model = deployed(standardize, climbs["fit"])
     folds = cross_validate(data.whole, config)
@@ -261,8 +263,9 @@ def train(config: LadderConfig, run: Run) -> Metrics:
     run.progress.say(f"threshold  {ladder_page.trade(valid, test, malignant, miss_cost)}")
     run.progress.say(f"{config.folds:>2} folds   {ladder_page.verdict(metrics.values)}")
     rungs: list[Callable[..., Climb]] = [*RUNGS.values(), with_fit]
-    losses = {name: training_loss(climb, x, y) for name, climb in climbs.items()}
+    losses = {name: loss_of(climb, x, y) for name, climb in climbs.items()}
     standard_valid = Rows(standardize(data.valid.features), data.valid.targets.float())
+    run.log_now(val_loss=loss_of(climbs["fit"], standard_valid.features, standard_valid.targets))
     story = [
         ladder_page.table(rungs, climbs, losses),
         *ladder_page.code(rungs),
@@ -283,8 +286,8 @@ def say(run: Run, number: int, name: str, climb: Climb, loss: float) -> None:
     run.progress.say(f"rung {number}     {name:<20}  {steps:>4} steps of {micros:>5.0f} µs, loss {loss:.4f}")
 
 
-def training_loss(climb: Climb, x: Tensor, y: Tensor) -> float:
-    """The mean loss over all training rows at the end of a climb, in nats: the one yardstick for all rungs."""
+def loss_of(climb: Climb, x: Tensor, y: Tensor) -> float:
+    """The mean loss over rows at the end of a climb, in nats: one yardstick for all rungs."""
     return F.binary_cross_entropy_with_logits(x @ climb.weights + climb.bias, y).item()
 
 
@@ -411,6 +414,9 @@ example = Example(
     train=train,
     load=load,
     evaluate=evaluate,
+    prepare=lambda config: load_table(config.data, config.seed),
+    objective="val_loss",
+    goal="minimize",
 )
 
 if __name__ == "__main__":

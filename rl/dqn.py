@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from common import artifact, distributed
 from common.artifact import Artifact
-from common.config import Config, option
+from common.config import Config, Range, option
 from common.data.inputs import ObservationInput
 from common.device import mix_seed
 from common.errors import UserError
@@ -30,6 +31,7 @@ from common.run import Run
 from rl import gallery
 from rl.acting import Actor, Played, one_thread, play
 from rl.environments import TINY, Environments
+from rl.game import AgentGame
 from rl.networks import QNetwork, project
 from rl.replay import Batch, Replay
 
@@ -99,7 +101,7 @@ class DQNConfig(Config):
     noisy: bool | None = option(None, "explore by noise in the weights, not ε-greedily", group="Model", unset="by env")
     distributional: bool | None = option(None, "learn distributions of returns, C51", group="Model", unset="by env")
     n_step: int | None = option(None, "steps of reward before bootstrapping", group="Model", at_least=1, at_most=50,
-                                unset="by env")  # fmt: skip
+                                unset="by env", tune=(1, 3, 5))  # fmt: skip
     atoms: int = option(51, "returns that a distribution is made of", group="Model", at_least=2, at_most=1001)
     v_min: float | None = option(None, "the lowest of them", group="Model", unset="by env")
     v_max: float | None = option(None, "the highest of them", group="Model", unset="by env")
@@ -111,17 +113,19 @@ class DQNConfig(Config):
     updates: int | None = option(None, "optimiser steps then", at_least=1, unset="by env")
     batch_size: int | None = option(None, "transitions per optimiser step, over all processes", at_least=1,
                                     unset="by env")  # fmt: skip
-    lr: float | None = option(None, "learning rate of Adam", above=0, at_most=100, unset="by env")
+    lr: float | None = option(None, "learning rate of Adam", above=0, at_most=100, unset="by env",
+                              tune=Range(1e-4, 1e-2, log=True))  # fmt: skip
     clip: float = option(0.0, "largest norm of the gradient; 0 for none", at_least=0)
-    gamma: float | None = option(None, "discount per step", at_least=0, at_most=1, unset="by env")
+    gamma: float | None = option(None, "discount per step", at_least=0, at_most=1, unset="by env",
+                                 tune=Range(0.95, 0.999))  # fmt: skip
     buffer: int | None = option(None, "transitions in the replay memory, over all processes", at_least=1,
                                 unset="by env")  # fmt: skip
     learning_starts: int | None = option(None, "steps before the first update", at_least=0, unset="by env")
     exploration: float | None = option(None, "share of the steps over which ε falls", at_least=0, at_most=1,
-                                       unset="by env")  # fmt: skip
+                                       unset="by env", tune=Range(0.05, 0.5))  # fmt: skip
     epsilon_end: float | None = option(None, "ε from then on", at_least=0, at_most=1, unset="by env")
     target_every: int | None = option(None, "optimiser steps between moves of the target network", at_least=1,
-                                      unset="by env")  # fmt: skip
+                                      unset="by env", tune=Range(8, 512, log=True))  # fmt: skip
     tau: float | None = option(None, "share by which it then moves", above=0, at_most=1, unset="by env")
     alpha: float = option(0.5, "how much priorities count", at_least=0, at_most=1)
     beta: float = option(0.4, "how much of their bias is corrected at first; in full at the end", at_least=0, at_most=1)
@@ -258,6 +262,7 @@ def train(config: Any, run: Run) -> Metrics:
             validate(config, run, model, validation)
 
     model.load_state_dict(run.best())
+    run.progress.say(f"kept       val_return {run.state['best_score']:.4g}")  # the log's last word on it
     agent = copy.deepcopy(model).cpu()  # measured where it is used
     metrics, played = test(agent, config)
     metrics.notes.append(
@@ -383,7 +388,8 @@ def load(saved: Artifact) -> Predictor:
             rows.append({"action": saved.classes[int(values.argmax())], "q_values": named})
         return rows
 
-    return Predictor(input=inputs, predict=predict, answer="action", scores="q_values")
+    play = partial(AgentGame, str(saved.config["env"]), agent.values)
+    return Predictor(input=inputs, predict=predict, answer="action", scores="q_values", play=play)
 
 
 example = Example(
@@ -397,6 +403,7 @@ example = Example(
     load=load,
     evaluate=evaluate,
     tag=lambda config: f"{config.env}{'-rainbow' if config.rainbow else ''}",
+    objective="val_return",
 )
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from common import artifact, report
 from common.artifact import Artifact
-from common.config import Config, option
+from common.config import Config, Range, option
 from common.data.augment import Augment
 from common.data.image_sources import SOURCES, ImageData, Images, load_images
 from common.data.images import ImageInput
@@ -67,11 +67,14 @@ class TrainConfig(Config):
     freeze: bool = option(False, "train only the last layer", group="Model")
 
     epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set")
-    batch_size: int | None = option(None, "images per step, over all processes", at_least=1, unset="by data set")
-    lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set")
+    batch_size: int | None = option(None, "images per step, over all processes", at_least=1, unset="by data set",
+                                    tune=(32, 64, 128))  # fmt: skip
+    lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set",
+                              tune=Range(1e-3, 3e-2, log=True))  # fmt: skip
     optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
     schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
-    weight_decay: float = option(0.02, "weight decay of matrices and kernels", at_least=0, at_most=10)
+    weight_decay: float = option(0.02, "weight decay of matrices and kernels", at_least=0, at_most=10,
+                                 tune=Range(1e-3, 0.3, log=True))  # fmt: skip
     accumulate: int = option(1, "pieces into which a batch is cut to save memory", at_least=1)
     clip: float = option(0.0, "largest norm of the gradient; 0 for none", at_least=0)
     ema: float = option(0.0, "decay of averaged weights, such as 0.999; 0 for none", at_least=0, at_most=0.99999)
@@ -88,7 +91,8 @@ class TrainConfig(Config):
     mixup: float = option(0.0, "mixup alpha; 0 for none", group="Augmentation", at_least=0, at_most=10)
     cutmix: float = option(0.0, "CutMix alpha; 0 for none", group="Augmentation", at_least=0, at_most=10)
     label_smoothing: float | None = option(None, "share of the target spread over all classes", group="Augmentation",
-                                           at_least=0, at_most=0.9, unset="by data set")  # fmt: skip
+                                           at_least=0, at_most=0.9, unset="by data set",
+                                           tune=Range(0.0, 0.2))  # fmt: skip
 
     @classmethod
     def tiny(cls) -> TrainConfig:
@@ -271,7 +275,7 @@ def load(saved: Artifact) -> Predictor:
         logits = model(inputs.normalize(torch.stack(list(images))))  # [B, K]
         return class_rows(logits, saved.classes)
 
-    return Predictor(input=inputs, predict=predict)
+    return Predictor(input=inputs, predict=predict, model=model)
 
 
 example = Example(
@@ -284,7 +288,10 @@ example = Example(
     train=train,
     load=load,
     evaluate=evaluate,
+    prepare=prepare,
     tag=lambda config: f"{config.model}-{config.data.split(':')[0]}".replace("/", "-"),
+    objective="val_loss",  # accuracy is 1 on a small validation split for many settings
+    goal="minimize",
 )
 
 if __name__ == "__main__":

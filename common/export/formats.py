@@ -1,0 +1,141 @@
+"""From a network to a file that runs without its Python code: torch.export, ONNX, AOTInductor, ExecuTorch."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from common.errors import UserError
+from common.export.capture import Sample
+
+FILES = {"torch-export": "model.pt2", "onnx": "model.onnx", "aoti": "model.aoti.pt2", "executorch": "model.pte"}
+LONGEST = 512  # of a text's dimension in ExecuTorch, which sets memory aside for the longest input
+CANNOT = "docs/export.md says what can't be exported, and why."
+
+
+def trace(model: nn.Module, sample: Sample, batch: int | None, format: str) -> ExportedProgram:
+    """The graph of a network, for any number of samples or for `batch` of them.
+
+    Raises:
+        UserError: the network does what a graph can't, such as branch on its data.
+    """
+    inputs = sample.inputs
+    if batch is not None:
+        inputs = tuple(x[:1].expand(batch, *x.shape[1:]).contiguous() for x in inputs)
+    longest = Dim("length", min=1, max=LONGEST) if format == "executorch" else Dim.DYNAMIC
+    shapes = tuple(
+        {d: Dim.DYNAMIC if d == 0 else longest for d in free if d > 0 or batch is None} for free in sample.free
+    )
+    with _said_clearly("torch.export can't follow this network"), torch.no_grad():
+        return torch.export.export(model, inputs, dynamic_shapes=shapes)
+
+
+def write(program: ExportedProgram, format: str, path: Path, int8: Sequence[tuple[Tensor, ...]] = ()) -> None:
+    """Writes the file of a format.
+
+    Args:
+        int8: for ONNX, inputs by which its own quantiser finds the ranges of activations.
+    """
+    with _said_clearly(f"{format} can't take this network"):
+        if format == "onnx":
+            _write_onnx(program, path, int8)
+        else:
+            WRITERS[format](program, path)
+
+
+def _write_torch_export(program: ExportedProgram, path: Path) -> None:
+    torch.export.save(program, path)
+
+
+def _write_aoti(program: ExportedProgram, path: Path) -> None:
+    from torch._inductor import aoti_compile_and_package
+
+    # Freezing lets the compiler lay the weights out as its kernels want them.
+    aoti_compile_and_package(program, package_path=str(path), inductor_configs={"freezing": True})
+
+
+def _write_executorch(program: ExportedProgram, path: Path) -> None:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    path.write_bytes(lowered.to_executorch().buffer)
+
+
+WRITERS: dict[str, Callable[[ExportedProgram, Path], None]] = {
+    "torch-export": _write_torch_export, "aoti": _write_aoti, "executorch": _write_executorch,
+}  # fmt: skip
+
+
+def _write_onnx(program: ExportedProgram, path: Path, int8: Sequence[tuple[Tensor, ...]]) -> None:
+    import onnx
+
+    program = program.run_decompositions({torch.ops.aten.searchsorted.Tensor: _searchsorted})
+    exported: Any = torch.onnx.export(program, output_names=["output"], dynamo=True, verbose=False)
+    proto = exported.model_proto
+    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
+        del part.metadata_props[:]  # stack traces: a third of a small file, and the paths of this machine
+    if not int8:
+        onnx.save(proto, path)
+        return
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    names = [tensor.name for tensor in proto.graph.input]
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rest = iter(int8)
+
+        def get_next(self) -> Any:  # None ends it
+            inputs = next(self.rest, None)
+            return None if inputs is None else {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+
+    quantize_static(
+        proto, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+
+
+def _searchsorted(places: Tensor, values: Tensor, **options: Any) -> Tensor:
+    """Binary search in plain operators: ONNX has no searchsorted. Only for sorted 1-D `places`, from the left."""
+    if places.dim() != 1 or options.get("right") or options.get("side") == "right":
+        return NotImplemented
+    found = torch.zeros_like(values, dtype=torch.int64)
+    for bit in reversed(range(len(places).bit_length())):
+        further = found + (1 << bit)
+        before = places[(further - 1).clamp(max=len(places) - 1)] < values
+        found = torch.where(before & (further <= len(places)), further, found)
+    return found
+
+
+@contextmanager
+def _said_clearly(what: str) -> Iterator[None]:
+    """Runs a block of an exporter without its chatter; what it can't do is one line."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # exporters raise anything
+        raise UserError(f"{what}: {_reason(error)}", CANNOT) from error
+    finally:
+        logging.disable(level)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost cause, which names the operator."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300]

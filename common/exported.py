@@ -1,0 +1,126 @@
+"""What an export says of itself, and a network that computes by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+
+Program = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Export:
+    """The entry "export" in the `model.json` of an artifact that holds an exported file in the place of weights.
+
+    Attributes:
+        format: one of FORMATS.
+        quantize: "none", "bf16", "int8-weight" or "int8".
+        batch: how many samples the program takes at once; None for any number.
+        file: that holds the program.
+        shapes: of the weights it was made from, by name.
+    """
+
+    format: str
+    quantize: str
+    batch: int | None
+    file: str
+    shapes: dict[str, list[int]]
+
+    def put_into(self, model: nn.Module, folder: Path) -> nn.Module:
+        """The model, its own layers taken out, with the exported program as its `forward`.
+
+        Whoever looks for a layer, to see where the model looked, finds none, rather than one that was never trained.
+
+        Raises:
+            UserError: the file is missing or damaged, or what runs it is not installed.
+        """
+        program = self.load(folder)
+
+        def forward(*inputs: Tensor | None) -> Tensor:
+            return in_batches(program, [x for x in inputs if x is not None], self.batch)
+
+        for parts in (model._modules, model._parameters):
+            parts.clear()
+        model.forward = forward
+        return model.eval()
+
+    def load(self, folder: Path) -> Program:
+        """The program: tensors in, a tensor out.
+
+        A program of torch.export or AOTInductor is code: loading one from a stranger is running it.
+        """
+        path = folder / self.file
+        if self.format not in FORMATS:
+            raise UserError(f"{folder}/model.json names an unknown format, {self.format!r}.")
+        if not path.is_file():
+            raise UserError(f"Can't read {path}: there is no such file.", "Export the model again.")
+        try:
+            return FORMATS[self.format](path)
+        except ImportError as error:
+            extra = "executorch" if self.format == "executorch" else "export"
+            raise UserError(f"{path} needs a package: {error}.", f"pip install -e '.[{extra}]'") from error
+        except Exception as error:  # each format has errors of its own for a damaged file
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"Can't load {path}: {reason}", "Export the model again.") from error
+
+
+def in_batches(program: Program, inputs: list[Tensor], batch: int | None) -> Tensor:
+    """A program's outputs for any number of samples, even if it takes only `batch` of them at once."""
+    if batch is None:
+        return program(*inputs)
+    count = len(inputs[0])
+    short = -count % batch
+    padded = [torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x for x in inputs]
+    parts = zip(*(x.split(batch) for x in padded), strict=True)
+    return torch.cat([program(*(x.contiguous() for x in part)) for part in parts])[:count]
+
+
+def _torch_export(path: Path) -> Program:
+    from torch.ao.quantization.fx import _decomposed  # noqa: F401, RUF100  registers the operators of int8 programs
+
+    return torch.export.load(path).module()
+
+
+def _onnx(path: Path) -> Program:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [tensor.name for tensor in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> Tensor:
+        given = {name: x.detach().cpu().numpy() for name, x in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return run
+
+
+def _aoti(path: Path) -> Program:
+    from torch._inductor import aoti_load_package
+
+    program: Any = aoti_load_package(str(path))
+    return lambda *inputs: program(*(x.contiguous() for x in inputs))
+
+
+def _executorch(path: Path) -> Program:
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(path).load_method("forward")
+    return lambda *inputs: method.execute([x.contiguous() for x in inputs])[0].clone()
+
+
+FORMATS: dict[str, Callable[[Path], Program]] = {
+    "torch-export": _torch_export,
+    "onnx": _onnx,
+    "aoti": _aoti,
+    "executorch": _executorch,
+}

@@ -1,0 +1,54 @@
+// Rows of a table: a field for each column. And what has no view of its own: the input as JSON.
+
+import { ask, newest, route } from "./api.js";
+import { bars, headline, make, number, percent, problem } from "./parts.js";
+
+export function rowView(model) {
+  const said = headline();
+  const chart = bars({ label: "Probability of each class" });
+  const trouble = problem();
+  const fields = model.input.names.map((name) => {
+    const start = model.start[name];
+    const field = make("input", { type: "number", step: "any", required: true, value: String(Number(start.toPrecision(6))), oninput: () => predict() });
+    field.dataset.start = field.value;
+    field.dataset.name = name;
+    return field;
+  });
+  const restore = () => {
+    for (const field of fields) field.value = field.dataset.start;
+    predict();
+  };
+  const form = make("form", { className: "columns", onsubmit: (event) => event.preventDefault() },
+    ...fields.map((field) => make("label", { className: "field" }, field.dataset.name, field)));
+  const element = make("div", { className: "bench rows" },
+    make("section", { "aria-label": "A row" }, form,
+      make("div", { className: "tools" }, make("button", { type: "button", onclick: restore }, "Start values again"))),
+    make("section", { className: "stays", "aria-label": "The answer" }, said.element, chart.element, trouble.element));
+
+  const predict = newest(async () => {
+    if (!form.checkValidity()) return;
+    const body = JSON.stringify(Object.fromEntries(fields.map((field) => [field.dataset.name, Number(field.value)])));
+    const row = await ask(route(model, "predict"), { body });
+    trouble.clear();
+    const scores = row[model.scores] ?? {};
+    const answer = row[model.answer];
+    said.show(typeof answer === "number" ? number(answer) : String(answer), model.scores ? `${percent(scores[answer])} sure` : "");
+    if (model.scores) chart.show(model.classes, scores, answer);
+  }, trouble.show);
+  return { element, start: predict };
+}
+
+export function rawView(model) {
+  const field = make("textarea", { id: "raw", rows: 8, value: JSON.stringify(model.start), spellcheck: false, oninput: () => predict() });
+  const out = make("pre", { role: "status", "aria-live": "polite" });
+  const trouble = problem();
+  const predict = newest(async () => {
+    const row = await ask(route(model, "predict"), { body: field.value });
+    trouble.clear();
+    out.textContent = JSON.stringify(row, null, 2);
+  }, trouble.show);
+  const element = make("div", { className: "bench" },
+    make("section", {}, make("label", { className: "field", htmlFor: "raw" }, `The ${model.input.kind}, as JSON`), field),
+    make("section", { "aria-label": "The answer" }, out, trouble.element));
+  return { element, start: predict };
+}

@@ -1,0 +1,170 @@
+"""common.export: every example's export gives the eager network's outputs, and is used like the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from common import artifact, example
+from common.execute import Options, execute
+from common.export import capture
+from common.export.capture import Watched
+from common.export.export import export
+
+EXAMPLES = example.names()
+BATCHES = (1, 3, 32)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The folder of a tiny run of an example, trained when it is first asked for."""
+    done: dict[tuple[str, str], Path] = {}
+
+    def run(name: str, **said: Any) -> Path:
+        key = (name, json.dumps(said))
+        if key not in done:
+            out = str(tmp_path_factory.mktemp("exported"))
+            done[key] = Path(execute(example.get(name), Options(out=out, tiny=True, quiet=True), said)["run"])
+        return done[key]
+
+    return run
+
+
+def network(folder: Path) -> tuple[nn.Module, capture.Sample]:
+    """The network of an artifact, and inputs for it."""
+    saved = artifact.load(folder)
+    watched = Watched.of(saved)
+    sample = capture.sample(watched, example.get(saved.example).load(watched))
+    return watched.network(), sample
+
+
+def largest_difference(eager: Path, exported: Path, length: int | None = None) -> float:
+    """Between outputs, over batches of several sizes of random numbers, or of texts of a length."""
+    left, sample = network(eager)
+    right, _ = network(exported)
+    found = 0.0
+    for size in BATCHES:
+        inputs = [x[torch.arange(size) % len(x)] for x in sample.inputs]
+        inputs = [x + torch.randn_like(x) if x.is_floating_point() else x[:, :length].flip(1) for x in inputs]
+        with torch.inference_mode():
+            a, b = left(*inputs), right(*inputs)
+        assert a.shape == b.shape
+        found = max(found, ((a - b).abs().max() / a.abs().max().clamp(min=1)).item())
+    return found
+
+
+def answers(folder: Path) -> list[dict[str, Any]]:
+    saved = artifact.load(folder)
+    predictor = example.get(saved.example).load(saved)
+    return predictor.predict([predictor.input.decode(predictor.input.sample())] * 3)
+
+
+def same_answers(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
+    """Answers by name equal, numbers up to rounding; pictures have pixels of their own rounding."""
+    for a, b in zip(left, right, strict=True):
+        for key, value in a.items():
+            if key != "png" and value != (pytest.approx(b[key], abs=1e-4) if isinstance(value, dict) else b[key]):
+                return False
+    return True
+
+
+@pytest.mark.parametrize("format", ["torch-export", "onnx"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_exports_and_is_used_like_its_run(runs: Any, name: str, format: str) -> None:
+    run = runs(name)
+    folder, row = export(run, format, "none", None)
+    assert folder == run / "exports" / format
+    assert row.value == pytest.approx(row.original, abs=1e-3 * max(1, abs(row.original)))
+    assert row.compared > 0
+    assert largest_difference(run, folder) < 1e-4
+    assert same_answers(answers(run), answers(folder))
+    assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("model", ["bag", "transformer"])
+@pytest.mark.parametrize("format", ["torch-export", "onnx"])
+def test_texts_of_any_length_go_through_an_export(runs: Any, model: str, format: str) -> None:
+    run = runs("nlp.classify", model=model, ngrams=3 if model == "bag" else 0, epochs=1)
+    folder, _ = export(run, format, "none", None)
+    for length in (1, 2, 3, None):
+        assert largest_difference(run, folder, length) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["int8-weight", "int8"])
+@pytest.mark.parametrize("format", ["torch-export", "onnx"])
+@pytest.mark.parametrize("name", ["vision.train", "nlp.classify"])
+def test_int8_keeps_the_metric_and_holds_weights_of_8_bits(runs: Any, name: str, format: str, kind: str) -> None:
+    _, row = export(runs(name), format, kind, None)
+    assert row.difference > 0  # it is not the fp32 model
+    assert abs(row.value - row.original) <= 0.02
+    if format == "onnx":  # the others carry much besides their weights
+        assert row.bytes < 0.6 * row.original_bytes
+
+
+def test_int8_of_a_generator_takes_its_ranges_from_seeds(runs: Any) -> None:
+    _, row = export(runs("generative.gan"), "onnx", "int8", None, tolerance=1e9)
+    assert 0 < row.difference < 0.5
+
+
+def test_bf16_keeps_float32_at_its_edges(runs: Any) -> None:
+    folder, row = export(runs("vision.train"), "torch-export", "bf16", None)
+    model, sample = network(folder)
+    assert model(*sample.inputs).dtype == torch.float32
+    assert 1e-5 < row.difference < 0.5
+    assert row.bytes < export(runs("vision.train"), "torch-export", "none", None)[1].bytes
+
+
+def test_a_fixed_batch_takes_any_number_of_samples(runs: Any) -> None:
+    run = runs("vision.train")
+    folder, _ = export(run, "onnx", "none", 4)
+    import onnx
+
+    graph = onnx.load(folder / "model.onnx").graph
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
+    assert largest_difference(run, folder) < 1e-4
+
+
+def test_aoti_compiles_the_smallest_model(runs: Any) -> None:
+    run = runs("research.ladder")
+    folder, _ = export(run, "aoti", "none", None)
+    assert largest_difference(run, folder) < 1e-4
+    assert same_answers(answers(run), answers(folder))
+
+
+def test_the_table_has_every_export_of_the_run(runs: Any) -> None:
+    run = runs("research.ladder")
+    for format in ("torch-export", "onnx"):
+        export(run, format, "none", None)
+    rows = json.loads((run / "exports" / "export.json").read_text())
+    assert {"onnx", "torch-export"} <= {row["format"] for row in rows}
+    html = (run / "exports" / "export.html").read_text()
+    assert "onnx" in html
+    assert "torch-export" in html
+    (row,) = (row for row in rows if row["format"] == "onnx")
+    assert row == json.loads((run / "exports" / "onnx" / "export.json").read_text())
+    assert row["milliseconds"].keys() == {"1", "32"}
+    assert row["bytes"] == (run / "exports" / "onnx" / "model.onnx").stat().st_size
+
+
+def test_a_pretrained_network_exports(runs: Any, tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    from common.data.text_sources import load_texts
+    from nlp.tokens import train_tokenizer
+
+    tokenizer = train_tokenizer(load_texts("synthetic").train.texts, 64, 500)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
+    fast.save_pretrained(tmp_path)
+    config = BertConfig(
+        vocab_size=500, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    run = runs("nlp.classify", model=f"hf:{tmp_path}", epochs=1)
+    folder, _ = export(run, "onnx", "none", None)
+    assert largest_difference(run, folder) < 1e-4
