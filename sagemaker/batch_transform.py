@@ -8,9 +8,13 @@ python sagemaker/batch_transform.py JOB s3://BUCKET/photos/ --content-type appli
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.sagemaker import batch, options
 from common.sagemaker.options import Where

@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from common.sagemaker import endpoints, options
 from common.sagemaker.hosting import Hosting
 from common.sagemaker.options import Where

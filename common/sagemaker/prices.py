@@ -1,7 +1,8 @@
 """What an hour of a machine costs, for an estimate before a job starts; and how many GPUs it has.
 
 On-demand prices of SageMaker training in us-east-1, US dollars an hour, collected from public lists in November
-2026. AWS changes them and they differ by region: https://aws.amazon.com/sagemaker/ai/pricing/ has those that count.
+2026 and never checked against a bill. AWS changes them and they differ by region:
+https://aws.amazon.com/sagemaker/ai/pricing/ has those that count.
 """
 
 from __future__ import annotations
