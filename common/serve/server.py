@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +17,13 @@ from common.serve.models import Model, load_models
 from common.serve.settings import Place, Settings
 
 
-def start(runs: Sequence[str], settings: Settings, place: Place) -> int:
+def start(
+    runs: Sequence[str], settings: Settings, place: Place, load: Callable[..., dict[str, Model]] = load_models
+) -> int:
     """Serves until SIGTERM or Ctrl-C; requests accepted by then are answered. Returns the exit code.
+
+    Args:
+        load: makes the models of runs, as `load_models` does.
 
     Raises:
         UserError: a model cannot be loaded or does not answer, the port is taken, or the extra is not installed.
@@ -32,7 +37,7 @@ def start(runs: Sequence[str], settings: Settings, place: Place) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     listening = _listen(place)
     # Also with several workers, which load their own: what is wrong with a model is said once, and here.
-    models = _load(runs, place)
+    models = _load(runs, place, load)
     sys.stderr.write(_greeting(models, listening))
     if place.workers == 1:
         from common.serve.app import create_app
@@ -41,7 +46,7 @@ def start(runs: Sequence[str], settings: Settings, place: Place) -> int:
     else:
         from uvicorn.supervisors import Multiprocess
 
-        factory = _Factory(tuple(runs), settings, place)
+        factory = _Factory(tuple(runs), settings, place, load)
         config = uvicorn.Config(factory, factory=True, workers=place.workers, **_options())
         Multiprocess(config, sockets=[listening]).run()
     return 0
@@ -54,17 +59,18 @@ class _Factory:
     runs: tuple[str, ...]
     settings: Settings
     place: Place
+    load: Callable[..., dict[str, Model]]
 
     def __call__(self) -> Any:
         from common.serve.app import create_app
 
-        return create_app(_load(self.runs, self.place), self.settings)
+        return create_app(_load(self.runs, self.place, self.load), self.settings)
 
 
-def _load(runs: Sequence[str], place: Place) -> dict[str, Model]:
+def _load(runs: Sequence[str], place: Place, load: Callable[..., dict[str, Model]]) -> dict[str, Model]:
     threads = device.set_threads(place.workers)
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    return load_models(runs, decoders, threads=threads, precision=place.precision)
+    return load(runs, decoders, threads=threads, precision=place.precision)
 
 
 def _options() -> dict[str, Any]:
