@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from common import artifact
-from common.example import get
+from common.example import get, names
 from common.execute import Options, execute
 from common.sagemaker import contract, fast_local, staging
 from common.sagemaker.contract import Tree
@@ -163,9 +163,9 @@ def test_one_job_of_a_name_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # --- conformance: the same source under the real drivers --------------------------------------------------
 
 
-def prepared(out: Path, **place: Any) -> tuple[Tree, Path, dict[str, str], TrainingJob]:
+def prepared(out: Path, example: str, **place: Any) -> tuple[Tree, Path, dict[str, str], TrainingJob]:
     """A container's tree with a job in it: the tree, its working directory, its environment."""
-    made = job(out, "--epochs", "1", "--seed", "3", **place)
+    made = training_job(example, ["--tiny", "--seed", "3"], Place(out=str(out), job_name="j", **place))
     tree = Tree(out / "ml" / "algo-1")
     staging.stage(made.example, tree.code)
     ((_, folder, variables),) = fast_local._prepare(made, [tree], out / "checkpoints", out / "ml")
@@ -183,7 +183,7 @@ def trained(tree: Tree) -> dict[str, Any]:
 @pytest.mark.parametrize(("driver", "processes"), [("basic_script_driver", 1), ("torchrun_driver", 2)])
 def test_the_sdk_s_unmodified_drivers_run_our_code(driver: str, processes: int, tmp_path: Path) -> None:
     script = drivers() / "distributed_drivers" / f"{driver}.py"
-    tree, folder, variables, _ = prepared(tmp_path, processes=processes)
+    tree, folder, variables, _ = prepared(tmp_path, "vision.train", processes=processes)
     done = subprocess.run(
         [sys.executable, script], cwd=folder, env=variables, capture_output=True, text=True, check=False
     )
@@ -191,9 +191,10 @@ def test_the_sdk_s_unmodified_drivers_run_our_code(driver: str, processes: int, 
     assert trained(tree)["seed"] == 3
 
 
-def test_the_real_toolkit_runs_our_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", names())
+def test_the_real_toolkit_runs_our_code(example: str, tmp_path: Path) -> None:
     place = toolkit()
-    tree, _, variables, made = prepared(tmp_path, dialect="classic")
+    tree, _, variables, made = prepared(tmp_path, example, dialect="classic")
     (tree.code / "requirements.txt").unlink()  # all is installed, and pip would ask the network
     program = {
         "sagemaker_program": json.dumps(contract.ENTRY),

@@ -167,6 +167,7 @@ def test_paths_of_the_user_become_channels(photos: Path) -> None:
         (["--", "--data", "folder:nowhere"], "There is no data at nowhere."),
         (["--", "--seeds", "0,1"], "--seeds trains several models; a job trains one."),
         (["--", "--resume"], "--resume does not go with --execution-mode.\nGive the --job-name"),
+        (["--", "--track", "mlflow"], "--track does not go with --execution-mode."),
         (["--data", "s3://bucket/x"], "s3://bucket/x needs an account"),
     ],
 )
@@ -201,10 +202,14 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_script_finds_its_code_from_any_folder_and_leaves_the_sdk_alone(tmp_path: Path) -> None:
-    script = ROOT / "sagemaker" / "run_training.py"
-    code = f"import sys, runpy; sys.argv = ['x', '--dry-run']; sys.path[0] = {str(script.parent)!r}\n"
-    code += f"try: runpy.run_path({str(script)!r}, run_name='__main__')\nexcept SystemExit as e: print(e.code)\n"
+def test_the_script_runs_from_inside_its_folder_finds_its_code_and_leaves_the_sdk_alone() -> None:
+    words = ["run_training.py", "--execution_mode", "fast_local_mode", "--dry-run"]
+    # Nothing but the script itself may lead to our code: no PYTHONPATH, and no hook of an editable install.
+    code = f"import sys, runpy; sys.argv = {words}\n"
+    code += "sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in str(f)]\n"
+    code += f"sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]\n"
+    code += "try: runpy.run_path('run_training.py', run_name='__main__')\nexcept SystemExit as e: print(e.code)\n"
     code += "import importlib.util as u; print('sagemaker' in sys.modules, u.find_spec('common').origin)"
-    lines = python("-P", "-c", code, cwd=tmp_path).stdout.splitlines()
-    assert lines[-2:] == ["0", f"False {ROOT / 'common' / '__init__.py'}"]
+    process = python("-c", code, cwd=ROOT / "sagemaker")
+    *_, exit_code, found = process.stdout.splitlines()
+    assert (exit_code, found) == ("0", f"False {ROOT / 'common' / '__init__.py'}"), process.stderr

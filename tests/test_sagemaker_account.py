@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,8 +16,8 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from common.sagemaker import account, prices
-from common.sagemaker.job import Place
+from common.sagemaker import account, jobs, launch, local, prices, training
+from common.sagemaker.job import Place, training_job
 from tests.helpers import ROOT, python
 from tests.strict import problems
 
@@ -73,6 +75,11 @@ def test_an_unknown_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nobody" in missing(region="us-east-1")
 
 
+def test_settings_that_can_not_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("[default\n")
+    assert missing(region="us-east-1").startswith("Your AWS settings can't be read: Unable to parse config file: ")
+
+
 def test_expired_credentials_say_so(aws: Any) -> None:
     from botocore.exceptions import ClientError
 
@@ -81,7 +88,33 @@ def test_expired_credentials_say_so(aws: Any) -> None:
             raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "…"}}, "GetCallerIdentity")
 
     with pytest.raises(UserError, match=r"have expired\.\nRun `aws sso login`"):
-        account._identity(Expired())
+        account.identity(Expired())
+
+
+def test_a_login_that_has_run_out_says_how_to_log_in() -> None:
+    from botocore.exceptions import SSOTokenLoadError
+
+    class LoggedOut:
+        def client(self, name: str) -> Any:
+            raise SSOTokenLoadError(error_msg="Token for work does not exist")
+
+    with pytest.raises(UserError, match=r"credentials can't be had: .*Token for work.*\nRun `aws sso login`"):
+        account.identity(LoggedOut())
+
+
+@pytest.mark.parametrize("mode", ["aws", "local"])
+def test_a_job_without_an_account_ends_before_anything_is_created(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(local, "docker_has", lambda image: False)  # so that it would have to be pulled
+    with pytest.raises(SystemExit) as stop:
+        launch.main(["--execution_mode", f"{mode}_mode", "--region", "us-east-1", "--", "--tiny"])
+    assert stop.value.code == 2
+    output = capfd.readouterr()
+    assert output.err.startswith("error: There are no AWS credentials.\nRun `aws configure`")
+    assert (len(output.err.splitlines()), output.out, list(Path.cwd().iterdir())) == (2, "", [])
 
 
 def test_no_role_names_the_variable(aws: Any) -> None:
@@ -218,6 +251,17 @@ def test_without_the_sdk_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
         account.session(dataclasses.replace(Place(), mode="aws"))
 
 
+def test_without_the_sdk_the_modes_that_need_it_say_so_and_start_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    job = training_job("vision.train", ["--tiny"], Place(mode="aws", out=str(tmp_path / "runs")))
+    for start in (lambda: training.train(job), lambda: local.train(job), jobs.main):
+        with pytest.raises(UserError, match="SDK is not installed"):
+            start()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_sdk_is_found_in_the_repository_root() -> None:
     process = python("-c", "import sagemaker.core; print(sagemaker.core.__file__)")
     assert process.returncode == 0, process.stderr
@@ -242,3 +286,29 @@ def test_the_sdk_is_found_in_pytest() -> None:
     import sagemaker.core
 
     assert not Path(str(sagemaker.core.__file__)).is_relative_to(ROOT / "sagemaker")
+
+
+def test_no_file_beside_the_scripts_hides_a_module() -> None:
+    """A script's folder is the first place that Python looks in, and ours is part of the SDK's package."""
+    import sagemaker
+
+    ours = {path.stem for path in (ROOT / "sagemaker").iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert "run_training" in ours
+    theirs = [Path(place) for place in sagemaker.__path__ if Path(place).resolve() != ROOT / "sagemaker"]
+    taken = {path.stem for place in theirs for path in place.iterdir()} | {"local", "pytorch", "estimator", "workflow"}
+    assert "core" in taken
+    assert not ours & taken
+    assert not ours & set(sys.stdlib_module_names)
+
+
+def test_the_sdk_is_only_imported_where_it_is_used_and_never_its_part_that_needs_a_region() -> None:
+    for file in [*(ROOT / "common").rglob("*.py"), *(ROOT / "sagemaker").glob("*.py")]:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        top = {id(node) for node in tree.body}
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                if name.split(".")[0] in ("sagemaker", "boto3", "botocore"):
+                    assert id(node) not in top, f"{file} imports {name} at its top"
+                    assert not name.startswith("sagemaker.serve"), f"{file}: {name} fails without a region"

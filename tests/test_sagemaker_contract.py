@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -10,7 +11,6 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +34,7 @@ HARD = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Settings(Config):
     name: str = option("x", "text")
     maybe: str | None = option(None, "text or nothing")
@@ -260,6 +260,25 @@ def test_the_reason_is_the_exception_then_where_and_the_first_one_stays(tmp_path
     assert text.startswith("ValueError: the heart of the matter\n")
     assert text.rstrip().endswith('raise ValueError("the heart of the matter")')
     assert len(text) <= entry.REASON
+
+
+@pytest.mark.parametrize("name", example.names())
+def test_each_example_that_fails_leaves_its_own_traceback(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(config: Any, run: Any) -> Any:
+        raise RuntimeError(f"loss is NaN in {name}")
+
+    failing = dataclasses.replace(example.get(name), train=broken)
+    monkeypatch.setattr(example, "get", {name: failing}.__getitem__)
+    for variable, folder in (("SM_OUTPUT_DIR", "output"), ("SM_MODEL_DIR", "model"), (entry.CHECKPOINTS, "saved")):
+        monkeypatch.setenv(variable, str(tmp_path / folder))
+    with pytest.raises(RuntimeError):
+        entry.train(["--example", name, "--tiny", "true"])
+    reason = (tmp_path / "output" / "failure").read_text()
+    assert reason.startswith(f"RuntimeError: loss is NaN in {name}\n")
+    assert "in broken" in reason
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_mistake_is_its_own_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

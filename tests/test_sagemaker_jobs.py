@@ -193,6 +193,18 @@ def test_progress_names_the_stage_the_time_and_the_cost() -> None:
     assert watch.progress_line({"TrainingJobStatus": "InProgress", "SecondaryStatus": "Starting"}) == "Starting"
 
 
+def test_what_aws_refuses_is_one_line(boto: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import ClientError
+
+    def refuse(boto: Any) -> Iterator[jobs.Found]:
+        error = {"Code": "AccessDeniedException", "Message": "not authorized to perform sagemaker:ListTrainingJobs"}
+        raise ClientError({"Error": error}, "ListTrainingJobs")
+
+    monkeypatch.setattr(jobs, "find", refuse)
+    with pytest.raises(UserError, match=r"AWS refuses: not authorized .*\nsagemaker/iam-policy\.json"):
+        jobs.main("list")
+
+
 def test_ctrl_c_leaves_the_job_running_and_says_so(
     boto: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,10 +6,8 @@ import dataclasses
 import functools
 import io
 import json
-import os
 import re
 import shutil
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +18,7 @@ import pytest
 
 from common.errors import UserError
 from common.example import names
-from common.sagemaker import dry_run, local, results, staging, training, watch
+from common.sagemaker import dry_run, results, staging, training, watch
 from common.sagemaker.account import Account, session
 from common.sagemaker.job import Place, TrainingJob, training_job
 from tests.strict import problems
@@ -49,12 +47,16 @@ def members(archive: Path) -> list[str]:
         return tar.getnames()
 
 
+def unchecked(self: Any, config: Any = None) -> None:
+    """In the place of a check of the SDK's."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_session() -> Iterator[None]:
     """One session for all dry runs; and the SDK does not check its settings' schema ten times a job. Both are slow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dry_run, "session", functools.cache(dry_run.session))
-        patch.setattr("sagemaker.core.config.config_manager.validate_sagemaker_config", lambda config: None)
+        patch.setattr("sagemaker.core.config.config_manager.SageMakerConfig.validate_sagemaker_config", unchecked)
         yield
 
 
@@ -120,6 +122,15 @@ def test_a_gpu_machine_gets_the_image_with_cuda() -> None:
     )
     with pytest.raises(UserError, match=r"No PyTorch image.*\nName one with --image"):
         training.image_uri("ml.m5.xlarge", "moon-east-1")
+
+
+def test_a_machine_that_does_not_exist_is_refused_before_anything_is_uploaded(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    job = training_job("vision.train", ["--tiny"], dataclasses.replace(DRY, instance_type="ml.g5.xlrage"))
+    with pytest.raises(UserError, match=r"--instance-type ml\.g5\.xlrage: no machine.*\nDid you mean ml\.g5\.xlarge\?"):
+        training.train(job)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_image_of_the_users_is_taken(capfd: pytest.CaptureFixture[str]) -> None:
@@ -315,64 +326,3 @@ def test_what_aws_refuses_is_one_line_and_what_helps() -> None:
 
     with pytest.raises(UserError, match=f"AWS refuses: {message}"):
         training.create(Account(Refusing(), "us-east-1", ROLE, BUCKET), {})
-
-
-# --- local mode -----------------------------------------------------------------------------------------
-
-
-def fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A `docker` on an otherwise empty PATH."""
-    folder.mkdir()
-    if script:
-        (folder / "docker").write_text(f"#!/bin/sh\n{script}\n")
-        (folder / "docker").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-
-
-@pytest.mark.parametrize(
-    ("script", "text"),
-    [
-        ("", "Local mode needs Docker, which is not installed."),
-        ("exit 1", "Local mode needs Docker Compose, which is not installed."),
-        ('[ "$1" = compose ] || exit 1', "Docker is installed, but does not answer."),
-    ],
-)
-def test_a_missing_docker_is_one_clear_line(
-    script: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_docker(tmp_path / "bin", monkeypatch, script)
-    job = training_job("vision.train", ["--tiny"], Place(mode="local", out=str(tmp_path / "runs")))
-    with pytest.raises(UserError) as error:
-        local.train(job)
-    assert error.value.what == text
-    assert "fast-local needs none" in error.value.hint
-    assert not (tmp_path / "runs").exists()
-
-
-def shim() -> Path | None:
-    """The stand-in for docker that PTUC_DOCKER_SHIM names: its folder goes to PATH."""
-    named = os.environ.get("PTUC_DOCKER_SHIM")
-    return Path(named) if named else None
-
-
-@pytest.mark.skipif(shim() is None, reason="PTUC_DOCKER_SHIM names no folder with a stand-in for docker")
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="the stand-in needs root for namespaces")
-@pytest.mark.parametrize(("hosts", "processes"), [(1, 1), (1, 2), (2, 1)])
-def test_the_unmodified_sdk_runs_our_code_in_local_mode(
-    hosts: int, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = Path(sys.executable).parent
-    (tmp_path / "shim").mkdir()
-    monkeypatch.setenv("PATH", os.pathsep.join([str(shim()), str(own), os.environ["PATH"]]))
-    monkeypatch.setenv("SHIM_TMP", str(tmp_path / "shim"))
-    monkeypatch.setenv("SHIM_PATH", f"{own}:/usr/bin:/bin")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "input").mkdir()  # the SDK deletes such a folder under its default root, the current folder
-    place = Place(mode="local", image="local", instance_count=hosts, processes=processes, out=str(tmp_path / "runs"))
-    outcome = local.train(training_job("vision.train", ["--tiny"], place))
-    assert outcome is not None
-    assert (outcome.status, outcome.failure_reason) == ("Completed", "")
-    assert "accuracy" in outcome.metrics
-    assert "model.json" in members(outcome.model)
-    assert (outcome.folder / "output" / "report.html").exists()
-    assert (tmp_path / "input").is_dir()

@@ -84,15 +84,14 @@ class TrainConfig(Config):
     crop: int | None = option(None, "shift by up to this many pixels", group="Augmentation", at_least=0, at_most=64,
                               unset="by data set")  # fmt: skip
     rotate: float | None = option(None, "turn by up to this many degrees", group="Augmentation", at_least=0,
-                                  at_most=180, unset="by data set")  # fmt: skip
+                                  at_most=180, unset="by data set", tune=Range(0.0, 20.0))  # fmt: skip
     zoom: float | None = option(None, "crop away up to this share of the area", group="Augmentation", at_least=0,
-                                at_most=0.95, unset="by data set")  # fmt: skip
+                                at_most=0.95, unset="by data set", tune=Range(0.0, 0.5))  # fmt: skip
     randaugment: int = option(0, "RandAugment magnitude; 0 for none", group="Augmentation", at_least=0, at_most=30)
     mixup: float = option(0.0, "mixup alpha; 0 for none", group="Augmentation", at_least=0, at_most=10)
     cutmix: float = option(0.0, "CutMix alpha; 0 for none", group="Augmentation", at_least=0, at_most=10)
     label_smoothing: float | None = option(None, "share of the target spread over all classes", group="Augmentation",
-                                           at_least=0, at_most=0.9, unset="by data set",
-                                           tune=Range(0.0, 0.2))  # fmt: skip
+                                           at_least=0, at_most=0.9, unset="by data set")  # fmt: skip
 
     @classmethod
     def tiny(cls) -> TrainConfig:

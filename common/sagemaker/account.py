@@ -92,9 +92,9 @@ def session(place: Place) -> Account:
         if not _ROLE_ARN.fullmatch(role):
             role = f"arn:aws:iam::{_PLACEHOLDER_ACCOUNT}:role/{role}"
         return Account(boto, region, role, place.bucket or f"sagemaker-{region}-{_PLACEHOLDER_ACCOUNT}", dry_run=True)
-    identity = _identity(boto)
-    bucket = place.bucket or f"sagemaker-{region}-{identity['Account']}"
-    role = _role(boto, place.role or os.environ.get(ROLE_VARIABLE), identity)
+    caller = identity(boto)
+    bucket = place.bucket or f"sagemaker-{region}-{caller['Account']}"
+    role = _role(boto, place.role or os.environ.get(ROLE_VARIABLE), caller)
     _check_bucket(boto, bucket, region)
     return Account(boto, region, role, bucket)
 
@@ -102,7 +102,7 @@ def session(place: Place) -> Account:
 def connect(region: str | None, dry: bool = False) -> tuple[Any, str]:
     """A boto3 session and its region; UserError where there are no credentials or no region."""
     import boto3
-    from botocore.exceptions import PartialCredentialsError, ProfileNotFound
+    from botocore.exceptions import BotoCoreError, PartialCredentialsError, ProfileNotFound
 
     if dry:
         region = region or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
@@ -114,6 +114,10 @@ def connect(region: str | None, dry: bool = False) -> tuple[Any, str]:
         raise UserError(f"{error}.", "Set AWS_PROFILE to a profile of ~/.aws/config.") from None
     except PartialCredentialsError as error:
         raise UserError(f"{error}.", "Run `aws configure`.") from None
+    except BotoCoreError as error:
+        raise UserError(
+            f"Your AWS settings can't be read: {error}", "Put them right, or run `aws configure`."
+        ) from None
     if credentials is None:
         hint = "Run `aws configure` or `aws sso login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         raise UserError("There are no AWS credentials.", hint)
@@ -122,24 +126,29 @@ def connect(region: str | None, dry: bool = False) -> tuple[Any, str]:
     return boto, str(boto.region_name)
 
 
-def _identity(boto: Any) -> dict[str, str]:
-    from botocore.exceptions import BotoCoreError, ClientError
+def identity(boto: Any) -> dict[str, str]:
+    """Whose credentials these are, as AWS says; UserError where it does not take them or can't be reached."""
+    from botocore import exceptions
 
     try:
-        identity: dict[str, str] = boto.client("sts").get_caller_identity()
-    except ClientError as error:
+        answer: dict[str, str] = boto.client("sts").get_caller_identity()
+    except exceptions.ClientError as error:
         code = error.response["Error"]["Code"]
         expired = "Expired" in code
         raise UserError(
             "Your AWS credentials have expired." if expired else f"AWS refuses your credentials: {code}.",
             "Run `aws sso login`, or get new ones." if expired else "Check them with: aws sts get-caller-identity",
         ) from None
-    except BotoCoreError as error:
+    except (exceptions.SSOError, exceptions.TokenRetrievalError, exceptions.CredentialRetrievalError) as error:
+        raise UserError(
+            f"Your AWS credentials can't be had: {error}", "Run `aws sso login`, or get new ones."
+        ) from None
+    except exceptions.BotoCoreError as error:
         raise UserError(f"Can't reach AWS: {error}", "Check the network and the region.") from None
-    return identity
+    return answer
 
 
-def _role(boto: Any, given: str | None, identity: dict[str, str]) -> str:
+def _role(boto: Any, given: str | None, caller: dict[str, str]) -> str:
     from botocore.exceptions import ClientError
 
     hint = f"Give --role or set {ROLE_VARIABLE}: the name or ARN of a role that SageMaker may assume."
@@ -151,10 +160,10 @@ def _role(boto: Any, given: str | None, identity: dict[str, str]) -> str:
         return str(boto.client("iam").get_role(RoleName=given.rpartition("/")[2])["Role"]["Arn"])
     except ClientError as error:
         if error.response["Error"]["Code"] == "NoSuchEntity":
-            raise UserError(f"There is no IAM role {given} in account {identity['Account']}.", hint) from None
+            raise UserError(f"There is no IAM role {given} in account {caller['Account']}.", hint) from None
         # Not allowed to look: SageMaker itself will say whether the role exists.
-        partition = identity["Arn"].split(":")[1]
-        return given if given.startswith("arn:") else f"arn:{partition}:iam::{identity['Account']}:role/{given}"
+        partition = caller["Arn"].split(":")[1]
+        return given if given.startswith("arn:") else f"arn:{partition}:iam::{caller['Account']}:role/{given}"
 
 
 def _check_bucket(boto: Any, bucket: str, region: str) -> None:

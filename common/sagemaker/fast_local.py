@@ -83,7 +83,9 @@ def train(job: TrainingJob) -> Outcome | None:
         raise UserError("fast-local needs Linux or macOS.", f"Run the example itself: python -m {job.example}")
     remote = [source for source in job.channels.values() if source.startswith("s3://")]
     if remote:
-        raise UserError(f"{remote[0]} needs an account: fast-local takes data of this machine.", "Or use aws.")
+        raise UserError(
+            f"{remote[0]} needs an account: fast-local takes data of this machine.", "Say --execution-mode aws."
+        )
     folder = (Path(job.place.out) / "sagemaker" / job.name).resolve()
     check_writable(folder)
     done = _known(job, folder)

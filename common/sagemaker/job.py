@@ -116,6 +116,9 @@ def job_of(example: Example, options: execute.Options, said: dict[str, Any], pla
         raise UserError("--seeds trains several models; a job trains one.", "Start a job for each --seed.")
     if options.resume:
         raise UserError("--resume does not go with --execution-mode.", "Give the --job-name of the job again.")
+    if options.track:
+        hint = "Its metrics.jsonl and TensorBoard files come back with the results."
+        raise UserError("--track does not go with --execution-mode.", hint)
     values = execute.asked_config(example, options, said)
     base = example.config.tiny() if options.tiny else example.config()
     base.with_values(values).resolve().check()

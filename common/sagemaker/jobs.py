@@ -13,7 +13,8 @@ import typer
 from common.command import print_json
 from common.errors import UserError, nearest
 from common.sagemaker import watch
-from common.sagemaker.account import PROJECT, connect, require_sdk
+from common.sagemaker.account import PROJECT, connect, identity, require_sdk
+from common.sagemaker.models import explain_refusals
 
 ACTIONS = ("list", "show", "stop", "logs")
 MOST = 50  # of each kind are looked at, newest first: each costs a request for its tags
@@ -66,16 +67,18 @@ def main(
         raise UserError(f"{action} what?", "Give a name; see them with: python sagemaker/jobs.py list")
     require_sdk()
     boto, _ = connect(region)
-    if action == "list":
-        show_list(list(find(boto)), json)
-        return 0
-    kind, description = describe(boto, str(name))
-    if action == "show":
-        show(kind, description, json)
-    elif action == "stop":
-        stop(boto, kind, str(name))
-    else:
-        return logs(boto, kind, str(name))
+    identity(boto)
+    with explain_refusals():
+        if action == "list":
+            show_list(list(find(boto)), json)
+            return 0
+        kind, description = describe(boto, str(name))
+        if action == "show":
+            show(kind, description, json)
+        elif action == "stop":
+            stop(boto, kind, str(name))
+        else:
+            return logs(boto, kind, str(name))
     return 0
 
 

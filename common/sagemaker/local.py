@@ -14,9 +14,10 @@ from typing import Any, TextIO
 
 from common.errors import UserError
 from common.sagemaker import results
-from common.sagemaker.account import Account, connect, require_sdk, sdk_session
+from common.sagemaker.account import Account, connect, identity, require_sdk, sdk_session
 from common.sagemaker.fast_local import Outcome, strings
 from common.sagemaker.job import Place, TrainingJob
+from common.sagemaker.models import explain_refusals
 from common.sagemaker.staging import stage
 from common.sagemaker.training import ENVIRONMENT, distributed, image_uri, inputs, sdk_metrics, source_code
 
@@ -90,7 +91,10 @@ def _run(job: TrainingJob, image: str, account: Account, source: Path, root: Pat
     ).with_metric_definitions(sdk_metrics(job))
     with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(_Both(sys.stderr, file)):
         try:
-            trainer.train(input_data_config=inputs(job.channels))
+            with explain_refusals():
+                trainer.train(input_data_config=inputs(job.channels))
+        except subprocess.CalledProcessError as error:
+            raise UserError(f"`{' '.join(error.cmd)}` failed.", "Name another image with --image.") from None
         except RuntimeError as error:  # a container ended with another code than 0
             return str(error)
     return ""
@@ -100,6 +104,7 @@ def _account(place: Place, needed: bool) -> Account:
     """The account for pulling the image and reading S3; one without keys where neither is to be done."""
     if needed:
         found, region = connect(place.region)
+        identity(found)
         return Account(found, region, role="", bucket=place.bucket or "none")
     import boto3
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, nearest
 from common.example import get
 from common.sagemaker import contract, dry_run, prices, results, watch
 from common.sagemaker.account import Account, sdk_session, session, tags
@@ -39,6 +39,7 @@ def train(job: TrainingJob) -> Outcome | None:
         UserError: something is missing in the account, or AWS refuses the job.
     """
     account = session(job.place)
+    check_machine(account, job.place.instance_type)
     name = job.name if account.dry_run else free_name(account, job.name)
     say(job, prices.estimate(job.place.instance_type, job.place.instance_count, job.place.max_run, job.place.spot))
     with tempfile.TemporaryDirectory(prefix="source-") as folder:
@@ -52,6 +53,14 @@ def train(job: TrainingJob) -> Outcome | None:
     say(job, f"started    {name}; watch it with: python sagemaker/jobs.py logs {name}")
     description = watch.follow(account.boto, name)
     return results.fetch(job, account.boto, description)
+
+
+def check_machine(account: Account, instance_type: str) -> None:
+    """Raises UserError for a machine that boto3 does not know; AWS would say so after the upload."""
+    known = account.boto.client("sagemaker").meta.service_model.shape_for("TrainingInstanceType").enum
+    if instance_type not in known:
+        hint = f"{nearest(instance_type, prices.MACHINES)} If it is new: pip install -U boto3"
+        raise UserError(f"--instance-type {instance_type}: no machine that SageMaker trains on.", hint)
 
 
 def free_name(account: Account, name: str) -> str:

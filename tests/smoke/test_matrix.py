@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,8 +15,8 @@ from typing import Any
 import pytest
 
 from common import artifact, example
-from common.sagemaker import contract, fast_local
-from common.sagemaker.job import Place, metric_definitions, training_job
+from common.sagemaker import contract, fast_local, processes
+from common.sagemaker.job import Place, TrainingJob, metric_definitions, training_job
 from tests.helpers import ROOT, environment, final_weights, only_run, python, result, same, torchrun
 
 EXAMPLES = example.names()
@@ -32,6 +31,13 @@ def name(request: pytest.FixtureRequest) -> str:
 def trained(name: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of one tiny training."""
     return result(python("-m", name, "--tiny", "--json", "--out", tmp_path_factory.mktemp("whole")))
+
+
+def await_checkpoints(out: Path, runs: str) -> None:
+    """Waits for the second checkpoint of a run, whose folder matches a pattern."""
+    deadline = time.monotonic() + 120
+    while len(list(out.glob(f"{runs}/checkpoints/step-*.pt"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def test_the_catalogue_has_examples() -> None:
@@ -54,17 +60,44 @@ def test_tiny_training_ends_with_a_whole_run(name: str, trained: dict[str, Any])
     assert (saved.example, saved.metrics) == (name, trained["metrics"])
 
 
-def test_the_same_job_for_sagemaker_gives_the_same_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
-    place = Place(out=str(tmp_path), dialect="classic", job_name="smoke")
-    outcome = fast_local.train(training_job(name, ["--tiny", "--quiet"], place))
+def completed(job: TrainingJob, trained: dict[str, Any], tmp_path: Path) -> Path:
+    """The folder of a job that ends with the very metrics and weights of a training on the command line."""
+    outcome = fast_local.train(job)
     assert outcome is not None
     assert (outcome.status, outcome.metrics) == ("Completed", trained["metrics"]), outcome.failure_reason
     with tarfile.open(outcome.model) as archive:
         archive.extractall(tmp_path / "model", filter="data")
     assert same(artifact.load(tmp_path / "model").weights(), final_weights(Path(trained["run"])))
-    log = (outcome.folder / "log.txt").read_text().splitlines()
+    return outcome.folder
+
+
+def test_the_same_job_for_sagemaker_gives_the_same_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
+    place = Place(out=str(tmp_path), dialect="classic", job_name="smoke")
+    folder = completed(training_job(name, ["--tiny", "--quiet"], place), trained, tmp_path)
+    log = (folder / "log.txt").read_text().splitlines()
     for metric in metric_definitions(example.get(name))[:2]:  # the objective and the headline
         assert any(re.search(metric["Regex"], line) for line in log), metric["Name"]
+
+
+def test_a_job_that_was_killed_goes_on_to_the_same_bits(
+    name: str, trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(out=str(tmp_path), dialect="v3", job_name="smoke")
+    job = training_job(name, ["--tiny", "--quiet", "--checkpoint-seconds", "0"], place)
+
+    class Killed(processes.Hosts):
+        def wait(self, seconds: float) -> int:
+            await_checkpoints(tmp_path, "sagemaker/smoke/checkpoints/*/*")
+            self._processes[0].kill()
+            return super().wait(seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fast_local, "Hosts", Killed)
+        outcome = fast_local.train(job)
+    assert outcome is not None
+    assert (outcome.status, outcome.exit_code) == ("Failed", 128 + signal.SIGKILL)
+    log = completed(job, trained, tmp_path) / "log.txt"
+    assert re.search(r"resume .* at step [1-9]", log.read_text())
 
 
 @pytest.mark.parametrize("dialect", ["v3", "classic"])
@@ -75,12 +108,6 @@ def test_every_setting_reaches_the_job_in_either_dialect(name: str, dialect: str
         assert contract.settings(contract.from_arguments(words), config) == made.to_dict()
 
 
-def test_the_same_seed_gives_the_same_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
-    again = result(python("-m", name, "--tiny", "--json", "--out", tmp_path))
-    assert again["metrics"] == trained["metrics"]
-    assert same(final_weights(Path(again["run"])), final_weights(Path(trained["run"])))
-
-
 def test_another_seed_gives_another_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
     other = result(python("-m", name, "--tiny", "--json", "--seed", "1", "--out", tmp_path))
     assert not same(final_weights(Path(other["run"])), final_weights(Path(trained["run"])))
@@ -89,10 +116,8 @@ def test_another_seed_gives_another_run(name: str, trained: dict[str, Any], tmp_
 def test_kill_and_resume_is_bit_equal(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
     command = [sys.executable, "-m", name, "--tiny", "--json", "--checkpoint-seconds", "0", "--out", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("*/*/checkpoints/step-*.pt"))) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+        await_checkpoints(tmp_path, "*/*")
+        process.kill()
     run = only_run(tmp_path, name)
     assert not (run / "result.json").exists(), "the kill came too late to show anything"
     resumed = result(python("-m", name, "--json", "--resume", "--out", tmp_path))
