@@ -54,6 +54,9 @@ class Found:
             "example": self.example.name, "objective": self.example.objective, "goal": self.example.goal,
             "strategy": self.strategy, "fixed": dict(self.fixed), "ranges": plain_ranges(self.ranges),
             "trials": {state: self.count(state) for state in ("complete", "pruned", "failed")},
+            "rows": [
+                {"trial": row.number, "state": row.state, "score": row.score, "values": row.values} for row in self.rows
+            ],
             "defaults": defaults,
             "best": {"trial": self.best.number, "values": self.best.values, "score": self.best.score},
             "final": {"model": self.model, "score": self.score, "metrics": dict(self.metrics)},
