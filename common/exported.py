@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +65,8 @@ class Export:
         if not path.is_file():
             raise UserError(f"Can't read {path}: there is no such file.", "Export the model again.")
         try:
-            return FORMATS[self.format](path)
+            with quietly():
+                return FORMATS[self.format](path)
         except ImportError as error:
             extra = "executorch" if self.format == "executorch" else "export"
             raise UserError(f"{path} needs a package: {error}.", f"pip install -e '.[{extra}]'") from error
@@ -80,6 +84,19 @@ def in_batches(program: Program, inputs: list[Tensor], batch: int | None) -> Ten
     padded = [torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x for x in inputs]
     parts = zip(*(x.split(batch) for x in padded), strict=True)
     return torch.cat([program(*(x.contiguous() for x in part)) for part in parts])[:count]
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Runs a block without the warnings and the log of the libraries in it."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _torch_export(path: Path) -> Program:

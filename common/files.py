@@ -28,14 +28,18 @@ _REASONS = {
 
 
 @contextmanager
-def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turns a full, read-only or forbidden place into a UserError that names it."""
+def explain_write_errors(path: Path, remedy: str | None = None) -> Iterator[None]:
+    """Turns a full, read-only or forbidden place into a UserError that names it.
+
+    Args:
+        remedy: the hint, where the command has no --out.
+    """
     try:
         yield
     except OSError as error:
         default = (error.strerror or str(error), "Choose another place with --out.")
         reason, hint = _REASONS.get(error.errno or 0, default)
-        raise UserError(f"Can't write {path}: {reason}.", hint) from error
+        raise UserError(f"Can't write {path}: {reason}.", remedy or hint) from error
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,19 @@ from torch import nn
 
 from common import artifact, example
 from common.execute import Options, execute
-from common.export import capture
+from common.export import capture, table
 from common.export.capture import Watched
+from common.export.compare import Row
 from common.export.export import export
 
 EXAMPLES = example.names()
 BATCHES = (1, 3, 32)
+Runs = Callable[..., Path]
+Exports = Callable[..., tuple[Path, Row]]
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The folder of a tiny run of an example, trained when it is first asked for."""
     done: dict[tuple[str, str], Path] = {}
 
@@ -33,6 +39,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return done[key]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def exports() -> Exports:
+    """An export of a run and how it compares, made when it is first asked for."""
+    return cache(lambda run, format, kind="none", batch=None: export(run, format, kind, batch))
 
 
 def network(folder: Path) -> tuple[nn.Module, capture.Sample]:
@@ -75,9 +87,9 @@ def same_answers(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> boo
 
 @pytest.mark.parametrize("format", ["torch-export", "onnx"])
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_example_exports_and_is_used_like_its_run(runs: Any, name: str, format: str) -> None:
+def test_every_example_exports_and_is_used_like_its_run(runs: Runs, exports: Exports, name: str, format: str) -> None:
     run = runs(name)
-    folder, row = export(run, format, "none", None)
+    folder, row = exports(run, format)
     assert folder == run / "exports" / format
     assert row.value == pytest.approx(row.original, abs=1e-3 * max(1, abs(row.original)))
     assert row.compared > 0
@@ -86,42 +98,49 @@ def test_every_example_exports_and_is_used_like_its_run(runs: Any, name: str, fo
     assert not (folder / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("model", ["bag", "transformer"])
-@pytest.mark.parametrize("format", ["torch-export", "onnx"])
-def test_texts_of_any_length_go_through_an_export(runs: Any, model: str, format: str) -> None:
-    run = runs("nlp.classify", model=model, ngrams=3 if model == "bag" else 0, epochs=1)
-    folder, _ = export(run, format, "none", None)
+def test_texts_of_any_length_go_through_an_export(runs: Runs, exports: Exports) -> None:
+    run = runs("nlp.classify", model="transformer", ngrams=2, epochs=1)
+    folder, _ = exports(run, "onnx")
     for length in (1, 2, 3, None):
         assert largest_difference(run, folder, length) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["int8-weight", "int8"])
-@pytest.mark.parametrize("format", ["torch-export", "onnx"])
-@pytest.mark.parametrize("name", ["vision.train", "nlp.classify"])
-def test_int8_keeps_the_metric_and_holds_weights_of_8_bits(runs: Any, name: str, format: str, kind: str) -> None:
-    _, row = export(runs(name), format, kind, None)
+@pytest.mark.parametrize(
+    ("name", "format", "kind"),
+    [
+        ("vision.train", "torch-export", "int8"),
+        ("vision.train", "onnx", "int8-weight"),
+        ("nlp.classify", "torch-export", "int8-weight"),
+        ("nlp.classify", "onnx", "int8"),
+    ],
+)
+def test_int8_keeps_the_metric_and_holds_weights_of_8_bits(
+    runs: Runs, exports: Exports, name: str, format: str, kind: str
+) -> None:
+    _, row = exports(runs(name), format, kind)
     assert row.difference > 0  # it is not the fp32 model
     assert abs(row.value - row.original) <= 0.02
     if format == "onnx":  # the others carry much besides their weights
         assert row.bytes < 0.6 * row.original_bytes
 
 
-def test_int8_of_a_generator_takes_its_ranges_from_seeds(runs: Any) -> None:
+def test_int8_of_a_generator_takes_its_ranges_from_seeds(runs: Runs) -> None:
     _, row = export(runs("generative.gan"), "onnx", "int8", None, tolerance=1e9)
     assert 0 < row.difference < 0.5
 
 
-def test_bf16_keeps_float32_at_its_edges(runs: Any) -> None:
-    folder, row = export(runs("vision.train"), "torch-export", "bf16", None)
+def test_bf16_keeps_float32_at_its_edges(runs: Runs, exports: Exports) -> None:
+    run = runs("vision.train")
+    folder, row = exports(run, "torch-export", "bf16")
     model, sample = network(folder)
     assert model(*sample.inputs).dtype == torch.float32
     assert 1e-5 < row.difference < 0.5
-    assert row.bytes < export(runs("vision.train"), "torch-export", "none", None)[1].bytes
+    assert row.bytes < exports(run, "torch-export")[1].bytes
 
 
-def test_a_fixed_batch_takes_any_number_of_samples(runs: Any) -> None:
-    run = runs("vision.train")
-    folder, _ = export(run, "onnx", "none", 4)
+def test_a_fixed_batch_takes_any_number_of_samples(runs: Runs, exports: Exports) -> None:
+    run = runs("research.ladder")
+    folder, _ = exports(run, "onnx", "none", 4)
     import onnx
 
     graph = onnx.load(folder / "model.onnx").graph
@@ -129,17 +148,54 @@ def test_a_fixed_batch_takes_any_number_of_samples(runs: Any) -> None:
     assert largest_difference(run, folder) < 1e-4
 
 
-def test_aoti_compiles_the_smallest_model(runs: Any) -> None:
+def test_aoti_compiles_the_smallest_model(runs: Runs, exports: Exports) -> None:
     run = runs("research.ladder")
-    folder, _ = export(run, "aoti", "none", None)
+    folder, _ = exports(run, "aoti")
     assert largest_difference(run, folder) < 1e-4
     assert same_answers(answers(run), answers(folder))
 
 
-def test_the_table_has_every_export_of_the_run(runs: Any) -> None:
+def test_evaluate_predict_and_serve_take_an_export(
+    runs: Runs, exports: Exports, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fastapi.testclient import TestClient
+
+    from common import evaluate, predict
+    from common.serve.app import create_app
+    from common.serve.models import load_models
+
+    run = runs("vision.train")
+    folder, row = exports(run, "onnx")
+    evaluate.main(str(folder))
+    assert json.loads(capsys.readouterr().out) == row.metrics
+
+    image = example.get("vision.train").load(artifact.load(run)).input.sample()
+    (tmp_path / "a.png").write_bytes(image)
+    (by_run, by_export) = (_predicted(predict.main, path, tmp_path) for path in (run, folder))
+    assert same_answers([by_run], [by_export])
+
+    with ThreadPoolExecutor(1) as decoders:
+        app = create_app(load_models([f"exported={folder}"], decoders))
+        with TestClient(app) as client:
+            answer = client.post("/v1/models/exported/predict", content=image, headers={"content-type": "image/png"})
+    assert answer.status_code == 200
+    assert by_run["class"] in answer.text
+
+
+def _predicted(main: Any, model: Path, folder: Path) -> dict[str, Any]:
+    out = folder / f"{model.name}.jsonl"
+    assert main(str(model), [str(folder / "a.png")], out=str(out)) == 0
+    row: dict[str, Any] = json.loads(out.read_text())
+    return row
+
+
+def test_the_table_has_every_export_of_the_run(runs: Runs, exports: Exports) -> None:
     run = runs("research.ladder")
     for format in ("torch-export", "onnx"):
-        export(run, format, "none", None)
+        exports(run, format)
+    (run / "exports" / ".onnx.unfinished").mkdir()
+    (run / "exports" / ".onnx.unfinished" / "export.json").write_text("{}")
+    table.write(run / "exports", "research.ladder")
     rows = json.loads((run / "exports" / "export.json").read_text())
     assert {"onnx", "torch-export"} <= {row["format"] for row in rows}
     html = (run / "exports" / "export.html").read_text()
@@ -151,7 +207,7 @@ def test_the_table_has_every_export_of_the_run(runs: Any) -> None:
     assert row["bytes"] == (run / "exports" / "onnx" / "model.onnx").stat().st_size
 
 
-def test_a_pretrained_network_exports(runs: Any, tmp_path: Path) -> None:
+def test_a_pretrained_network_exports(runs: Runs, tmp_path: Path) -> None:
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
     from common.data.text_sources import load_texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_a_refused_export_leaves_the_good_one_before_it(
     assert refused(folder, "--to", "onnx").startswith(f"error: {folder} is an export already.")
     (folder / "model.pt2").write_bytes(b"damaged")
     saved = artifact.load(folder)
-    with pytest.raises(Exception, match=r"Can't load .*Export the model again"):
+    with pytest.raises(Exception, match=r"(?s)Can't load .*Export the model again"):
         example.get(saved.example).load(saved)
     (folder / "model.pt2").unlink()
     with pytest.raises(Exception, match="no such file"):
@@ -124,6 +125,42 @@ def test_a_missing_package_is_named_before_any_work(
     monkeypatch.setattr("common.export.export.find_spec", lambda name: None)
     assert refused(run, "--to", "executorch").endswith("pip install -e '.[executorch]'")
     assert refused(run, "--to", "onnx").endswith("pip install -e '.[export]'")
+
+
+def test_a_full_disk_is_one_line(run: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")  # a limit on the size of files is the nearest thing to a full disk
+    before = sorted(run.rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        error = refused(run, "--to", "torch-export")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Can't write" in error
+    assert error.endswith("Free some space beside the run, or make its folder writable.")
+    assert sorted(run.rglob("*")) == before
+
+
+def test_without_a_compiler_aoti_is_one_line(
+    run: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    error = refused(run, "--to", "aoti")
+    assert "C++ compiler" in error
+    assert error.endswith("Install g++, or name yours in the environment variable CXX.")
+
+
+def test_without_its_test_data_nothing_is_exported(tmp_path: Path, refused: Refused) -> None:
+    chance = random.Random(0)
+    words = ["".join(chance.choices("abcdefgh", k=6)) for _ in range(400)]  # no two texts are alike
+    lines = [f"{' '.join(words[i : i + 10])},{'good' if i % 20 else 'bad'}" for i in range(0, 400, 10)]
+    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *lines]))
+    said = {"data": f"csv:{tmp_path / 'texts.csv'}", "epochs": 1, "model": "bag", "batch_size": 8}
+    run = execute(example.get("nlp.classify"), Options(out=str(tmp_path), tiny=True, quiet=True), said)["run"]
+    (tmp_path / "texts.csv").unlink()
+    assert "texts.csv" in refused(run, "--to", "torch-export")
+    assert not Path(run, "exports").exists()
 
 
 def test_an_agent_has_no_validation_data_for_int8(tmp_path: Path, refused: Refused) -> None:

@@ -64,15 +64,18 @@ class RowInput(_Fields):
 
     Args:
         names: of the columns, in the order in which the model takes them.
+        usual: a value for each of them, such as its mean over the training data; zeros by default.
     """
 
     kind: ClassVar[str] = "row"
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".csv")
 
     names: tuple[str, ...]
+    usual: tuple[float, ...] = ()
 
     def sample(self) -> bytes:
-        return json.dumps(dict.fromkeys(self.names, 0.0)).encode()
+        values = self.usual or (0.0,) * len(self.names)
+        return json.dumps(dict(zip(self.names, values, strict=True))).encode()
 
     def decode(self, source: Path | bytes, name: str = "") -> Tensor:
         """float32 [F] of a JSON object by column name, a JSON list, or one line of comma-separated numbers.

@@ -15,7 +15,8 @@ from common.artifact import Artifact
 from common.errors import UserError
 from common.example import Example, Predictor
 
-KEPT = 2048  # samples of an evaluation whose outputs are compared
+KEPT = 2048  # samples of an evaluation whose outputs are compared,
+ROOM = 2**28  # or fewer, where their inputs take more bytes than this
 CALIBRATION = 256  # samples of the validation split by which int8 finds the ranges of activations
 
 
@@ -32,12 +33,11 @@ class Watched(Artifact):
 
     Attributes:
         networks: that were loaded, each with what stops the noting.
-        calls: of all of them, until `most` samples are kept.
+        calls: of all of them, until KEPT samples or ROOM bytes are kept.
     """
 
     networks: list[tuple[nn.Module, RemovableHandle]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-    most: int = KEPT
 
     @classmethod
     def of(cls, saved: Artifact) -> Watched:
@@ -55,7 +55,9 @@ class Watched(Artifact):
         return network
 
     def _note(self, model: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        if sum(len(call.output) for call in self.calls) < self.most:
+        samples = sum(len(call.output) for call in self.calls)
+        room = sum(x.nbytes for call in self.calls for x in call.inputs)
+        if samples < KEPT and room < ROOM:
             given = (x.clone() for x in inputs if x is not None)
             self.calls.append(Call(tuple(given), output.clone()))
 

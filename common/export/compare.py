@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,14 +15,13 @@ from common.artifact import Artifact
 from common.errors import UserError
 from common.example import Example
 from common.export.capture import Call, Watched
-from common.exported import Export
 from common.metrics import Metrics
 
 # By how much the headline metric may differ, for each way of quantising: of 1, or of its value where that is larger.
 TOLERANCE = {"none": 0.001, "bf16": 0.01, "int8-weight": 0.01, "int8": 0.02}
 OUTPUTS = 1e-3  # by how much fp32 outputs may differ, of the largest output or of 1
 BATCHES = (1, 32)  # sizes at which latency is measured
-REPEATS, SECONDS = 30, 1.0  # of a measurement: at most so many calls, and about so long
+REPEATS, SECONDS = 30, 2.0  # of a measurement: at most so many calls of each network, and about so long in all
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def compare(
     """
     export = exported.export
     assert export is not None
-    program = nn_program(export, exported.folder)
+    program = nn_program(exported)
     differences, largest = [0.0], [0.0]
     with torch.inference_mode():
         for inputs, output in original.calls:
@@ -129,17 +127,17 @@ def compare(
     value = original.metrics.values[name]
     allowed = TOLERANCE[export.quantize] * max(1.0, abs(value)) if tolerance is None else tolerance
     inputs = original.calls[0].inputs
-    times = [latencies(call, inputs) for call in (original.network, program)]
+    theirs, ours = latencies((original.network, program), inputs)
     return Row(
         export.format, export.quantize, export.batch, name, value, metrics.values[name], allowed,
         _largest(differences), _largest(largest), sum(len(call.output) for call in original.calls),
-        (exported.folder / export.file).stat().st_size, original.bytes, times[1], times[0], metrics.values, hardware,
+        (exported.folder / export.file).stat().st_size, original.bytes, ours, theirs, metrics.values, hardware,
     )  # fmt: skip
 
 
-def nn_program(export: Export, folder: Path) -> Callable[..., Tensor]:
-    """The exported program for any number of samples."""
-    return export.put_into(nn.Module(), folder)
+def nn_program(exported: Artifact) -> nn.Module:
+    """The program of an export as a network, for any number of samples."""
+    return exported.load_into(nn.Module())
 
 
 def _largest(values: Sequence[float]) -> float:
@@ -147,9 +145,10 @@ def _largest(values: Sequence[float]) -> float:
     return next((v for v in values if v != v), max(values))
 
 
-def latencies(network: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> dict[str, float]:
-    """Milliseconds of one call at each size of BATCHES, by the size as text."""
-    return {str(size): _milliseconds(network, [_repeated(x, size) for x in inputs]) for size in BATCHES}
+def latencies(networks: Sequence[Callable[..., Tensor]], inputs: tuple[Tensor, ...]) -> list[dict[str, float]]:
+    """Milliseconds of one call of each network at each size of BATCHES, by the size as text."""
+    columns = {str(size): _milliseconds(networks, [_repeated(x, size) for x in inputs]) for size in BATCHES}
+    return [{size: times[i] for size, times in columns.items()} for i in range(len(networks))]
 
 
 def _repeated(x: Tensor, size: int) -> Tensor:
@@ -157,15 +156,19 @@ def _repeated(x: Tensor, size: int) -> Tensor:
 
 
 @torch.inference_mode()
-def _milliseconds(network: Callable[..., Tensor], inputs: Sequence[Tensor]) -> float:
-    for _ in range(3):
-        network(*inputs)
-    began, times = time.perf_counter(), list[float]()
-    while len(times) < REPEATS and time.perf_counter() - began < SECONDS:
-        start = time.perf_counter()
-        network(*inputs)
-        times.append(1e3 * (time.perf_counter() - start))
-    return round(statistics.median(times), 3)
+def _milliseconds(networks: Sequence[Callable[..., Tensor]], inputs: Sequence[Tensor]) -> list[float]:
+    """Medians; the networks take turns, so that what else the machine does is the same for all."""
+    times: list[list[float]] = [[] for _ in networks]
+    for network in networks:
+        for _ in range(3):
+            network(*inputs)
+    began = time.perf_counter()
+    while len(times[0]) < REPEATS and time.perf_counter() - began < SECONDS:
+        for network, taken in zip(networks, times, strict=True):
+            start = time.perf_counter()
+            network(*inputs)
+            taken.append(1e3 * (time.perf_counter() - start))
+    return [round(statistics.median(taken), 3) for taken in times]
 
 
 def refuse(row: Row) -> None:

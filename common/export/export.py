@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from common.exported import Export
 from common.files import explain_write_errors, write_json
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "executorch": ("executorch",)}  # packages by format
+PLACE = "Free some space beside the run, or make its folder writable."
 
 
 def export(
@@ -74,7 +75,8 @@ def export(
 def check(format: str, kind: str) -> None:
     """Raises UserError where a package is missing, or the format has no such numbers."""
     quantize.check(kind, format)
-    needed = [*NEEDED.get(format, ()), *(["torchao"] if kind.startswith("int8") else [])]
+    by_torchao = kind.startswith("int8") and (format, kind) != ("onnx", "int8")
+    needed = [*NEEDED.get(format, ()), *(["torchao"] if by_torchao else [])]
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
         extra = "executorch" if missing[0] == "executorch" else "export"
@@ -119,19 +121,17 @@ def copy_artifact(saved: Artifact, folder: Path, export: Export) -> None:
 def _whole(folder: Path) -> Iterator[Path]:
     """A new folder that takes the name once the block has ended well; else what was there before stays."""
     root = folder.parent
-    new = not root.exists()
-    with explain_write_errors(folder):
+    with explain_write_errors(folder, PLACE):
         root.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=root, prefix=f".{folder.name}."))
-    try:
-        yield staging
-        with explain_write_errors(folder):
+        try:
+            yield staging
             staging.chmod(0o755)
             if folder.exists():
                 shutil.rmtree(folder)
             staging.rename(folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        if new:
-            shutil.rmtree(root, ignore_errors=True)
-        raise
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError):  # other exports are in it
+                root.rmdir()
+            raise

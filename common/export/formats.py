@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
+import errno
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +15,11 @@ from torch.export import Dim, ExportedProgram
 
 from common.errors import UserError
 from common.export.capture import Sample
+from common.exported import quietly
 
 FILES = {"torch-export": "model.pt2", "onnx": "model.onnx", "aoti": "model.aoti.pt2", "executorch": "model.pte"}
 LONGEST = 512  # of a text's dimension in ExecuTorch, which sets memory aside for the longest input
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CANNOT = "docs/export.md says what can't be exported, and why."
 
 
@@ -52,14 +54,18 @@ def write(program: ExportedProgram, format: str, path: Path, int8: Sequence[tupl
 
 
 def _write_torch_export(program: ExportedProgram, path: Path) -> None:
-    torch.export.save(program, path)
+    buffer = io.BytesIO()  # torch's own writer turns a full disk into an error about zip archives
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getvalue())
 
 
 def _write_aoti(program: ExportedProgram, path: Path) -> None:
     from torch._inductor import aoti_compile_and_package
 
+    buffer: Any = io.BytesIO()
     # Freezing lets the compiler lay the weights out as its kernels want them.
-    aoti_compile_and_package(program, package_path=str(path), inductor_configs={"freezing": True})
+    aoti_compile_and_package(program, package_path=buffer, inductor_configs={"freezing": True})
+    path.write_bytes(buffer.getvalue())
 
 
 def _write_executorch(program: ExportedProgram, path: Path) -> None:
@@ -119,23 +125,22 @@ def _searchsorted(places: Tensor, values: Tensor, **options: Any) -> Tensor:
 @contextmanager
 def _said_clearly(what: str) -> Iterator[None]:
     """Runs a block of an exporter without its chatter; what it can't do is one line."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             yield
     except UserError:
         raise
     except Exception as error:  # exporters raise anything
-        raise UserError(f"{what}: {_reason(error)}", CANNOT) from error
-    finally:
-        logging.disable(level)
+        cause = _innermost(error)
+        if isinstance(cause, OSError) and cause.errno in FULL:  # the disk's fault, not the network's
+            raise cause from error
+        if "InvalidCxxCompiler" in str(cause):
+            hint = "Install g++, or name yours in the environment variable CXX."
+            raise UserError("--to aoti compiles with a C++ compiler, and there is none that works.", hint) from error
+        reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise UserError(f"{what}: {reason[:300]}", CANNOT) from error
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of the innermost cause, which names the operator."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:300]
+def _innermost(error: BaseException) -> BaseException:
+    """The first cause, which names the operator."""
+    return error if error.__cause__ is None else _innermost(error.__cause__)

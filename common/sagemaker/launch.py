@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -32,34 +32,54 @@ _RUNNERS = {  # loaded by name: the SDK's weight is for those who use it
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """The command line of run_training.py: runs the job and exits."""
+    script(
+        "python sagemaker/run_training.py", words, _run, "Trains an example as a SageMaker job.",
+        own("json", bool, typer.Option("--json", help="print the outcome as one JSON object"), False),
+        own("quiet", bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors"), False),
+    )  # fmt: skip
+
+
+def _run(example: str, words: Sequence[str], place: Place, json: bool, quiet: bool) -> int:
+    words = [*words, *(["--json"] if json else []), *(["--quiet"] if quiet else [])]
+    return launch(training_job(example, words, place), json="--json" in words)
+
+
+def script(
+    name: str,
+    words: Sequence[str] | None,
+    action: Callable[..., Any],
+    help: str,
+    *options: inspect.Parameter,
+    leave_out: Sequence[str] = (),
+) -> NoReturn:
+    """Runs a command line of an example's name, a place, options of its own, and after -- the example's arguments.
+
+    Args:
+        name: how the script is called.
+        words: None for those of this process.
+        action: is called with the example, its arguments, the Place, and the own options by name.
+        options: made by `own`.
+        leave_out: fields of Place that are no options there.
+    """
     given = list(sys.argv[1:] if words is None else words)
     split = given.index("--") if "--" in given else len(given)
-    own, of_example = arguments.with_dashes(given[:split]), given[split + 1 :]
-    exit_with(
-        lambda: _command(of_example).main(own, prog_name="python sagemaker/run_training.py", standalone_mode=False)
-    )
+    before, of_example = arguments.with_dashes(given[:split]), given[split + 1 :]
 
+    def run(example: str, **said: Any) -> Any:
+        mine = {option.name: said.pop(option.name) for option in options}
+        place = Place(**{field: value for field, value in said.items() if value is not None})
+        return action(example, of_example, place, **mine)
 
-def _command(of_example: Sequence[str]) -> Any:
-    def run(example: str, json: bool, quiet: bool, **given: Any) -> int:
-        place = Place(**{name: value for name, value in given.items() if value is not None})
-        words = [*of_example, *(["--json"] if json else []), *(["--quiet"] if quiet else [])]
-        job = training_job(example, words, place)
-        return launch(job, json="--json" in words)
-
-    fixed = [
-        _parameter("example", str, typer.Argument(help="one of: python -m common"), "vision.train"),
-        _parameter("json", bool, typer.Option("--json", help="print the outcome as one JSON object"), False),
-        _parameter("quiet", bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors"), False),
-    ]
-    run.__signature__ = inspect.Signature([*fixed, *parameters(leave_out=())])  # type: ignore[attr-defined]
-    run.__doc__ = "Trains an example as a SageMaker job. What follows -- goes to the example."
+    chosen = own("example", str, typer.Argument(help="one of: python -m common"), "vision.train")
+    run.__signature__ = inspect.Signature([chosen, *options, *parameters(leave_out)])  # type: ignore[attr-defined]
+    run.__doc__ = f"{help} What follows -- goes to the example."
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     app.command()(run)
-    return typer.main.get_command(app)
+    exit_with(lambda: typer.main.get_command(app).main(before, prog_name=name, standalone_mode=False))
 
 
-def _parameter(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
+def own(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
+    """An option of a script, beside those of the place."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 

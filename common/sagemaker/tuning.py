@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json as json_
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from common import arguments
-from common.command import exit_with, print_json
+from common.command import print_json
 from common.config import check_fields
 from common.errors import UserError, nearest
 from common.example import Example, get
@@ -62,36 +61,22 @@ class Tuning:
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
     """The command line of tune.py: tunes and exits."""
-    given = list(sys.argv[1:] if words is None else words)
-    split = given.index("--") if "--" in given else len(given)
-    own, of_example = arguments.with_dashes(given[:split]), given[split + 1 :]
-    exit_with(lambda: _command(of_example).main(own, prog_name="python sagemaker/tune.py", standalone_mode=False))
-
-
-def _command(of_example: Sequence[str]) -> Any:
-    def run(example: str, jobs: int, parallel: int, strategy: str, json: bool, **given: Any) -> None:
-        place = Place(**{name: value for name, value in given.items() if value is not None})
-        found = tune(tuning(example, of_example, place, strategy=strategy, jobs=jobs, parallel=parallel))
-        if json and found is not None:
-            print_json(found)
-
     strategies = ", ".join(STRATEGIES)
-    fixed = [
-        _parameter("example", str, typer.Argument(help="one of: python -m common"), "vision.train"),
-        _parameter("jobs", int, typer.Option(help="training jobs in all"), 20),
-        _parameter("parallel", int, typer.Option(help="training jobs at the same time"), 1),
-        _parameter("strategy", str, typer.Option(help=f"how settings are proposed: {strategies}"), "bayesian"),
-        _parameter("json", bool, typer.Option("--json", help="print the result as one JSON object"), False),
-    ]
-    run.__signature__ = inspect.Signature([*fixed, *launch.parameters(leave_out=("dialect",))])  # type: ignore[attr-defined]
-    run.__doc__ = "Tunes an example over the ranges of its Config. What follows -- goes to the example, and is fixed."
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    app.command()(run)
-    return typer.main.get_command(app)
+    own = launch.own
+    launch.script(
+        "python sagemaker/tune.py", words, _run, "Tunes an example over the ranges of its Config.",
+        own("jobs", int, typer.Option(help="training jobs in all"), 20),
+        own("parallel", int, typer.Option(help="training jobs at the same time"), 1),
+        own("strategy", str, typer.Option(help=f"how settings are proposed: {strategies}"), "bayesian"),
+        own("json", bool, typer.Option("--json", help="print the result as one JSON object"), False),
+        leave_out=("dialect",),
+    )  # fmt: skip
 
 
-def _parameter(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+def _run(example: str, words: Sequence[str], place: Place, json: bool, **asked: Any) -> None:
+    found = tune(tuning(example, words, place, **asked))
+    if json and found is not None:
+        print_json(found)
 
 
 def tuning(
