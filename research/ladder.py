@@ -275,8 +275,8 @@ def train(config: LadderConfig, run: Run) -> Metrics:
         *ladder_page.cross_validation(folds, metrics.values),
     ]
     run.sections += [replace(section, first=True) for section in story]
-    inputs = RowInput(tuple(data.feature_names)).to_json()
-    artifact.save(run, model, inputs=inputs, classes=data.classes, metrics=metrics)
+    inputs = RowInput(tuple(data.feature_names), tuple(data.train.features.mean(0).tolist()))
+    artifact.save(run, model, inputs=inputs.to_json(), classes=data.classes, metrics=metrics)
     return metrics
 
 

@@ -12,7 +12,7 @@ from common.example import Scene
 from rl.environments import Environments
 from rl.gallery import picture
 
-WIDTH = 480  # of a picture in pixels, at most
+WIDTH = 640  # of a picture in pixels, at most; what is no wider costs no resizing
 
 
 class AgentGame:
@@ -57,7 +57,7 @@ class AgentGame:
         self, observations: Tensor, action: int | None, reward: float, total: float, step: int, *, over: bool
     ) -> Scene:
         values = self._values(observations)[0].tolist()
-        image = frames.png(picture(self._environments.render(), WIDTH))
+        image = frames.png(picture(self._environments.render(), WIDTH), quick=True)
         seen = None if self._environments.pixels else observations[0].tolist()
         self._scene = Scene(image, seen, values, action, reward, total, step, over)
         return self._scene

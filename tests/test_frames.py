@@ -15,6 +15,7 @@ from common import frames, report
 def test_png_keeps_every_pixel(channels: int) -> None:
     image = torch.randint(0, 256, (channels, 5, 7), dtype=torch.uint8)
     assert torch.equal(frames.read_png(frames.png(image)), image)
+    assert torch.equal(frames.read_png(frames.png(image, quick=True)), image)
 
 
 def test_a_grid_has_each_image_in_its_place() -> None:

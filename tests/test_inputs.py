@@ -107,7 +107,7 @@ def test_a_missing_file_is_named() -> None:
 @pytest.mark.parametrize(
     "inputs",
     [
-        TextInput(), RowInput(("a", "b")), SeedInput(4), ObservationInput((2, 3)),
+        TextInput(), RowInput(("a", "b")), RowInput(("a", "b"), (1.5, 2.0)), SeedInput(4), ObservationInput((2, 3)),
         ImageInput(8, 1, (0.5,), (0.5,)), ImageInput(5, 3, (0.5,) * 3, (0.5,) * 3),
     ],
 )  # fmt: skip

@@ -151,13 +151,13 @@ def describe(model: Model) -> dict[str, Any]:
     saved, predictor = model.saved, model.predictor
     kind = predictor.input
     data = str(saved.config.get("data", "")).partition(":")[0]
-    drawing = DRAWINGS.get(data)
+    drawing = DRAWINGS.get(data) if kind.kind == "image" and kind.channels == 1 else None
     if drawing is not None:
         drawing = {**drawing, "ink": kind.mean[0]}  # the share of an image that ink covers, in the training data
     return {
         "task": _task(saved),
         "data": data,
-        "drawing": drawing if kind.kind == "image" and kind.channels == 1 else None,
+        "drawing": drawing,
         "start": None if kind.kind == "image" else json.loads(_as_json(kind)),
         "play": predictor.play is not None,
         "report": report_of(saved) is not None,

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from common.errors import UserError
 from common.example import Game, Scene
 from common.serve.formats import Problem
 
@@ -47,7 +48,7 @@ class Games:
         """A new game: `{"game": its id, "actions": names, "scenes": [the first]}`.
 
         Raises:
-            Problem: 503, there are MOST_GAMES already.
+            Problem: 503, there are MOST_GAMES already; 501, the game can't be played on this machine.
         """
         await self._forget_idle()
         if len(self._sessions) >= MOST_GAMES:
@@ -56,8 +57,10 @@ class Games:
         session = self._sessions[key] = Session(model, _Unmade(), self._clock())  # holds the place meanwhile
         try:
             session.game, scene = await self._run(lambda: _begun(make, seed))
-        except BaseException:
+        except BaseException as error:
             self._sessions.pop(key, None)
+            if isinstance(error, UserError):  # such as an environment that is not installed here
+                raise Problem(501, str(error)) from error
             raise
         return {"game": key, "actions": list(session.game.actions), "scenes": [to_json(scene)]}
 

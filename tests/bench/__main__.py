@@ -156,12 +156,18 @@ def ladder(options: argparse.Namespace) -> None:
     row("breast cancer, ladder", value, "python -m research.ladder")
 
 
+def page(options: argparse.Namespace) -> None:
+    from tests.bench.page import strokes
+
+    strokes()
+
+
 FIGURES: dict[str, Callable[[argparse.Namespace], None]] = {
     "startup": startup, "digits": digits, "mnist": mnist, "cifar": cifar, "birds": birds, "fit": fit_overhead,
     "families": families, "kills": kills, "cartpole": agents.cartpole, "control": agents.control,
     "agent-speed": agents.speed, "pong": agents.pong, "gan": gans.ours, "gan-speed": gans.speed,
     "gan-peers": gans.peers, "texts": texts.scratch, "text-models": texts.models, "minilm": texts.finetuned,
-    "ladder": ladder,
+    "ladder": ladder, "page": page,
 }  # fmt: skip
 
 

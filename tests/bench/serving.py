@@ -1,6 +1,7 @@
-"""The server against a bare FastAPI handler, and under more load than it can bear.
+"""The server against a bare FastAPI handler and LitServe, and under more load than it can bear.
 
-  python -m tests.bench.serving speed            requests/s and latency with 1 and 16 clients, ours and the bare handler
+  python -m tests.bench.serving speed            requests/s and latency with 1 and 16 clients, ours and the peers
+  python -m tests.bench.serving bound            what this machine can do at most: decoding and the model alone
   python -m tests.bench.serving load --seconds 60    four times the capacity: wrong answers, memory, 503s
   python -m tests.bench.serving fuzz --count 10000   malformed requests: 5xx, hangs
 
@@ -24,16 +25,21 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import torch
+
 from tests.helpers import ROOT
 from tests.serve_helpers import write_artifact
 
-BARE = "tests.bench.bare_server"
+BARE, LIT = "tests.bench.bare_server", "tests.bench.lit_server"
+JPEG = "image/jpeg"
+FORM = "multipart/form-data; boundary=-=-"
 
 
 class Load(NamedTuple):
@@ -89,7 +95,9 @@ def serving(*command: str | Path) -> Iterator[tuple[int, int]]:
             process.wait(30)
 
 
-async def load(port: int, bodies: Sequence[bytes], expected: Sequence[str], clients: int, seconds: float) -> Load:
+async def load(
+    port: int, bodies: Sequence[bytes], expected: Sequence[str], clients: int, seconds: float, media: str = JPEG
+) -> Load:
     """Closed-loop clients, each with its own connection; a 503 is tried again after 10 ms."""
     statuses: Counter[int] = Counter()
     latencies: list[float] = []
@@ -103,7 +111,7 @@ async def load(port: int, bodies: Sequence[bytes], expected: Sequence[str], clie
             number = (number + 1) % len(bodies)
             began = time.perf_counter()
             head = (
-                "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+                f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\n"
                 f"Content-Length: {len(bodies[number])}\r\n\r\n"
             )
             writer.write(head.encode() + bodies[number])
@@ -128,32 +136,43 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head.split(b" ", 2)[1]), await reader.readexactly(length)
 
 
-def answers(port: int, bodies: Sequence[bytes]) -> list[str]:
+def in_form(body: bytes) -> bytes:
+    """A file as a browser uploads it."""
+    head = f'---=-\r\nContent-Disposition: form-data; name="content"; filename="x.jpg"\r\nContent-Type: {JPEG}\r\n\r\n'
+    return head.encode() + body + b"\r\n---=---\r\n"
+
+
+def answers(port: int, bodies: Sequence[bytes], media: str = JPEG) -> list[str]:
     """The class of each body, asked one after the other."""
     classes = []
     for body in bodies:
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "image/jpeg"})
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": media})
         with urllib.request.urlopen(request, timeout=60) as answer:
             classes.append(json.loads(answer.read())["class"])
     return classes
 
 
 def speed(folder: Path, seconds: float, precision: str, rounds: int = 3) -> None:
-    """Each server alone, in turn, several rounds; medians."""
-    bodies = photographs()
+    """Each server alone, in turn, several rounds; medians. LitServe only where it is installed."""
+    photos = photographs()
     servers: dict[str, list[str | Path]] = {"ours": ["common.serve", folder, "--precision", precision]}
     servers["ours, 2 workers"] = [*servers["ours"], "--workers", "2"]
     for kind in ("async", "threads"):
         servers[f"bare FastAPI, {kind}"] = [BARE, folder, "--precision", precision, "--handler", kind]
+    if find_spec("litserve"):
+        for batch, processes in ((16, 1), (16, 2), (1, 2)):
+            words = ["--batch", str(batch), "--processes", str(processes), "--precision", precision]
+            servers[f"LitServe, batch {batch}, {processes} process(es)"] = [LIT, folder, *words]
     found: dict[tuple[str, int], list[Load]] = {}
     for _ in range(rounds):
         for name, command in servers.items():
             with serving(*command) as (port, process):
-                expected = answers(port, bodies)
-                asyncio.run(load(port, bodies, expected, 4, 1.0))
+                bodies, media = ([in_form(p) for p in photos], FORM) if command[0] == LIT else (photos, JPEG)
+                expected = answers(port, bodies, media)
+                asyncio.run(load(port, bodies, expected, 4, 1.0, media))
                 for clients in (1, 16):
                     before = cpu_seconds(process)
-                    seen = asyncio.run(load(port, bodies, expected, clients, seconds))
+                    seen = asyncio.run(load(port, bodies, expected, clients, seconds, media))
                     seen = seen._replace(cpu=cpu_seconds(process) - before)
                     found.setdefault((name, clients), []).append(seen)
     print("| server | clients | answers/s (each round) | p50 ms | p99 ms | CPU ms an answer | wrong |")
@@ -166,6 +185,35 @@ def speed(folder: Path, seconds: float, precision: str, rounds: int = 3) -> None
             f"| {precision}, {name} | {clients} | {rate:.1f} ({rates}) | {1e3 * p50:.1f} | {1e3 * p99:.1f} "
             f"| {cpu:.1f} | {wrong} |"
         )
+
+
+def bound(folder: Path, precision: str, rounds: int = 5) -> None:
+    """Milliseconds for one photo: decoding, the model alone, the model in batches of 16; on one core and on all."""
+    from common import artifact, device, example
+    from common.serve.models import in_precision
+
+    saved = artifact.load(folder)
+    predictor = example.get(saved.example).load(saved)
+    cores = device.set_threads()
+    predict, plan = in_precision(predictor, predictor.input.sample(), precision)
+    photos = photographs()
+    items = [predictor.input.decode(photo) for photo in photos * 2]
+
+    def milliseconds(action: Callable[[], object], count: int) -> float:
+        action()
+        times = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            action()
+            times.append(1e3 * (time.perf_counter() - began) / count)
+        return median(times)
+
+    decoding = milliseconds(lambda: [predictor.input.decode(photo) for photo in photos * 4], 4 * len(photos))
+    for threads in sorted({1, cores}):
+        torch.set_num_threads(threads)
+        one, batch = (milliseconds(lambda n=n: predict(items[:n]), n) for n in (1, 16))  # type: ignore[misc]
+        print(f"{plan}, {threads} thread(s): decoding {decoding:.2f} ms, model {one:.2f} ms, of 16 {batch:.2f} ms each")
+        print(f"  at most {1e3 / ((decoding + batch * threads) / cores):.0f} photos/s on {cores} cores")
 
 
 def _p50(seen: Load) -> float:
@@ -226,7 +274,7 @@ def fuzz(runs: Sequence[Path], count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "load", "fuzz"))
+    parser.add_argument("what", choices=("speed", "bound", "load", "fuzz"))
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=10_000)
@@ -238,6 +286,8 @@ def main() -> None:
         write_artifact(folder, model="torchvision/resnet18", size=224, channels=3)
         if options.what == "speed":
             speed(folder, options.seconds, options.precision, options.rounds)
+        elif options.what == "bound":
+            bound(folder, options.precision)
         elif options.what == "load":
             overload(folder, options.seconds, options.precision)
         else:

@@ -7,23 +7,23 @@ export const JSON_TYPE = "application/json";
 
 export const route = (model, rest) => `/v1/models/${encodeURIComponent(model.name)}/${rest}`;
 
-/** The answer to a request; an Error with the server's own words where there is none. */
-export async function ask(path, { body, type = JSON_TYPE, method = body === undefined ? "GET" : "POST", as = "json" } = {}) {
+/** The answer to a request; an Error with the server's own words, and its `status`, where there is none. */
+export async function ask(path, { body, type = JSON_TYPE, method = body === undefined ? "GET" : "POST", as = "json", keepalive = false } = {}) {
   const headers = body === undefined ? {} : { "Content-Type": type };
   if (token) headers.Authorization = `Bearer ${token}`;
   let answer;
   try {
-    answer = await fetch(path, { method, headers, body });
+    answer = await fetch(path, { method, headers, body, keepalive });
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
   if (answer.status === 401) {
     await enter();
-    return ask(path, { body, type, method, as });
+    return ask(path, { body, type, method, as, keepalive });
   }
   if (!answer.ok) {
     const said = await answer.json().catch(() => ({}));
-    throw new Error(said.error ?? `The server answered ${answer.status}.`);
+    throw Object.assign(new Error(said.error ?? `The server answered ${answer.status}.`), { status: answer.status });
   }
   return answer[as]();
 }
@@ -36,6 +36,7 @@ function enter() {
     const gate = document.getElementById("gate");
     const field = document.getElementById("token");
     const form = gate.querySelector("form");
+    document.getElementById("refused").hidden = token === "";
     gate.oncancel = (event) => event.preventDefault();
     form.onsubmit = () => {
       token = field.value.trim();

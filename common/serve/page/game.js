@@ -18,7 +18,7 @@ export function gameView(model) {
   const trouble = problem();
   let [low, high] = [0, 1]; // the values seen in this game
   const chart = bars({
-    label: "Actions, and the return that the agent expects of each", pick: choose, write: number,
+    label: "Actions, and the return that the agent expects of each", pick: choose, write: number, most: Infinity,
     scale: (value) => 0.08 + 0.92 * (value - low) / Math.max(high - low, 1e-6) });
   const form = make("form", { className: "tools", onsubmit: (event) => { event.preventDefault(); begin(); } },
     make("label", { className: "field row" }, "Seed", seed), reset);
@@ -37,26 +37,29 @@ export function gameView(model) {
   let scene = null;
   let coming = [];
   let playing = false;
+  let gone = false; // another model is shown
   let timer = 0;
   let line = Promise.resolve(); // requests, one after the other
 
-  /** Asks the server once the questions before are answered; begins anew where the game was forgotten. */
+  /** Asks the server once the questions before are answered; begins anew where it has forgotten the game. */
   function send(asked) {
     line = line.catch(() => {}).then(async () => {
-      if (game === null || "seed" in asked) {
-        const path = game === null ? "games" : `games/${game}`;
-        const first = "seed" in asked ? asked : { seed: Number(seed.value) || 0 };
-        const made = await ask(route(model, path), { body: JSON.stringify(first) });
-        game = made.game ?? game;
-        actions = made.actions ?? actions;
-        return made.scenes;
+      if (game === null) return enter(asked);
+      try {
+        return (await ask(route(model, `games/${game}`), { body: JSON.stringify(asked) })).scenes;
+      } catch (error) {
+        if (error.status !== 404) throw error;
+        return enter(asked);
       }
-      return (await ask(route(model, `games/${game}`), { body: JSON.stringify(asked) })).scenes;
     });
-    return line.catch((error) => {
-      game = null;
-      throw error;
-    });
+    return line;
+  }
+
+  async function enter(asked) {
+    const first = "seed" in asked ? asked : { seed: Number(seed.value) || 0 };
+    const made = await ask(route(model, "games"), { body: JSON.stringify(first) });
+    [game, actions] = [made.game, made.actions];
+    return made.scenes;
   }
 
   async function act(asked) {
@@ -75,7 +78,7 @@ export function gameView(model) {
     coming = [];
     [low, high] = [Infinity, -Infinity];
     await act({ seed: Number(seed.value) || 0 });
-    if (!calm()) resume();
+    if (!gone && !calm()) resume();
   }
 
   function choose(name) {
@@ -126,6 +129,7 @@ export function gameView(model) {
     beside.textContent = `reward so far, step ${next.step}`;
     chart.enable(!next.over);
     step.disabled = next.over;
+    if (!playing) play.textContent = "Play";
     if (next.over) {
       pause();
       play.textContent = "Next episode";
@@ -146,15 +150,22 @@ export function gameView(model) {
       play.click();
     } else if (chosen !== undefined && event.key !== " " && !scene?.over) choose(chosen);
   }
+  function leave() {
+    if (game !== null) ask(route(model, `games/${game}`), { method: "DELETE", keepalive: true }).catch(() => {});
+    game = null;
+  }
+
   document.addEventListener("keydown", onKey);
+  addEventListener("pagehide", leave);
   return {
     element,
     start: begin,
     stop() {
+      gone = true;
       pause();
       document.removeEventListener("keydown", onKey);
-      const last = game;
-      if (last !== null) line.catch(() => {}).then(() => ask(route(model, `games/${last}`), { method: "DELETE" })).catch(() => {});
+      removeEventListener("pagehide", leave);
+      line.catch(() => {}).then(leave);
     },
   };
 }

@@ -5,15 +5,17 @@ import { bars, headline, make, percent, problem } from "./parts.js";
 import { likeTheData, Paper } from "./sketch.js";
 
 const REST = 180; // milliseconds without a change after which the answer is explained
+const FAINT = 0.15; // of the strongest evidence: what is left dark
 const PLAIN = 256; // side of a drawing that is sent as it is
 
 export function imageView(model) {
   const dark = model.input.channels === 1;
-  const paperCanvas = make("canvas", { className: "paper", role: "img", "aria-label": "Paper to draw on. With the keyboard, choose a file instead." });
+  const paperCanvas = make("canvas", { className: "paper", role: "application", tabindex: 0, "aria-label": "Paper to draw on. Arrow keys move the pen, space puts it down and lifts it, backspace takes the last stroke back." });
+  const pen = make("span", { className: "pen" });
   const heatCanvas = make("canvas", { className: "heat", "aria-hidden": "true" });
   const seen = make("canvas", { className: "seen", width: model.input.size, height: model.input.size, role: "img", "aria-label": "What the model sees" });
   const invite = make("p", { className: "invite" }, model.drawing ? "Draw a digit" : "Drop an image, or draw");
-  const frame = make("div", { className: `easel ${dark ? "dark" : ""}` }, paperCanvas, heatCanvas, invite);
+  const frame = make("div", { className: `easel ${dark ? "dark" : ""}` }, paperCanvas, heatCanvas, invite, pen);
   const file = make("input", { type: "file", accept: "image/*", className: "hidden-input", id: "file", onchange: () => take(file.files[0]) });
   const looked = make("input", { type: "checkbox", checked: true, onchange: () => frame.classList.toggle("bare", !looked.checked) });
   const clear = make("button", { type: "button", onclick: wipe }, "Clear");
@@ -35,8 +37,9 @@ export function imageView(model) {
   let wanted = null; // a class to explain in the place of the answer
   let timer = 0;
   let changedAt = 0;
+  let took = "";
 
-  const paper = new Paper(paperCanvas, { dark, changed });
+  const paper = new Paper(paperCanvas, pen, { dark, changed });
   empty();
 
   function empty() {
@@ -57,8 +60,8 @@ export function imageView(model) {
   }
 
   function changed() {
-    given = null;
-    wanted = null;
+    if (paper.empty) return wipe(); // the last stroke was taken back
+    given = wanted = null;
     changedAt ||= performance.now();
     frame.classList.add("filled");
     frame.classList.remove("hot");
@@ -103,8 +106,9 @@ export function imageView(model) {
     said.show(String(row[model.answer]), model.scores ? `${percent(scores[row[model.answer]])} sure` : "");
     chart.show(model.classes, scores, row[model.answer], wanted);
     if (given || model.drawing) showSeen(asked.shown);
-    performance.measure("answer", { start: began, end: performance.now() });
-    note.textContent = `Answered in ${Math.round(performance.now() - began)} ms.`;
+    requestAnimationFrame(() => performance.measure("answer", { start: began, end: performance.now() }));
+    took = `Answered in ${Math.round(performance.now() - began)} ms.`;
+    note.textContent = took;
     clearTimeout(timer);
     if (model.explain) timer = setTimeout(explain, REST);
   }, trouble.show);
@@ -117,8 +121,7 @@ export function imageView(model) {
     if (asked !== question) return;
     drawHeat(why.heat, asked.frame);
     chart.show(model.classes, answer[model.scores], answer[model.answer], why.class);
-    const said = note.textContent.split(" Lit up")[0];
-    note.textContent = `${said} Lit up: what speaks for “${why.class}” (${why.method}). Choose another class to see what speaks for it.`;
+    note.textContent = `${took} Lit up: what speaks for “${why.class}” (${why.method}). Choose another class to see what speaks for it.`;
   }, trouble.show);
 
   function explainClass(name) {
@@ -139,7 +142,7 @@ export function imageView(model) {
     const [height, width] = [rows.length, rows[0].length];
     const small = make("canvas", { width, height });
     const image = small.getContext("2d").createImageData(width, height);
-    rows.flat().forEach((value, i) => image.data.set([255, 60 + 150 * value, 20 + 40 * value, 225 * value], 4 * i));
+    rows.flat().forEach((value, i) => image.data.set([255, 60 + 150 * value, 20 + 40 * value, 225 * Math.max(0, value - FAINT) / (1 - FAINT)], 4 * i));
     small.getContext("2d").putImageData(image, 0, 0);
     const side = (heatCanvas.width = heatCanvas.height = paperCanvas.width);
     const context = heatCanvas.getContext("2d");

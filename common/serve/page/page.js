@@ -14,6 +14,7 @@ const stage = document.getElementById("stage");
 const list = document.getElementById("models");
 let models = [];
 let stop = () => {};
+let turn = 0; // counts models shown: only the newest choice counts
 
 function view(model) {
   if (model.play) return gameView(model);
@@ -24,20 +25,25 @@ async function show() {
   const name = decodeURIComponent(location.hash.slice(1));
   const chosen = models.find((model) => model.name === name) ?? models[0];
   for (const link of list.children) {
-    if (link.dataset.name === chosen.name) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.name === chosen.name) {
+      link.setAttribute("aria-current", "page");
+      list.scrollTo({ left: link.offsetLeft - (list.clientWidth - link.clientWidth) / 2 });
+    } else link.removeAttribute("aria-current");
   }
   stop();
   stop = () => {};
+  const mine = ++turn;
   const trouble = problem();
   try {
     const model = await ask(route(chosen, "page"));
+    if (mine !== turn) return;
     const made = view(model);
     stop = made.stop ?? stop;
     document.title = `${model.task} – PyTorch Use Cases`;
     stage.replaceChildren(head(model), made.element, ...report(model));
     made.start?.();
   } catch (error) {
+    if (mine !== turn) return;
     trouble.show(error);
     stage.replaceChildren(trouble.element);
   }
@@ -48,7 +54,7 @@ function head(model) {
   if (model.headline) {
     const value = model.metrics[model.headline];
     const label = model.headline.replaceAll("_", " ");
-    facts.push(`${label} ${SHARES.test(model.headline) ? percent(value) : number(value)} on the test split`);
+    facts.push(`tested: ${label} ${SHARES.test(model.headline) ? percent(value) : number(value)}`);
   }
   return make("header", { className: "head" },
     make("h1", {}, model.task),

@@ -41,8 +41,12 @@ export function headline() {
 
 const MANY = 12; // classes; of more only the likeliest are shown
 
-/** A bar for each class, as a button that asks to explain the class. `scale` puts a score between 0 and 1. */
-export function bars({ label, pick = null, write = percent, scale = (score) => score }) {
+/**
+ * A bar for each class, as a button where the class can be picked.
+ *
+ * @param scale puts a score between 0 and 1; @param most number of bars, above which only the likeliest are shown.
+ */
+export function bars({ label, pick = null, write = percent, scale = (score) => score, most = MANY }) {
   const element = make("ul", { className: "bars", "aria-label": label });
   const rows = new Map();
 
@@ -63,7 +67,9 @@ export function bars({ label, pick = null, write = percent, scale = (score) => s
     element,
     /** @param scores by class; @param chosen the class to stand out; @param pressed the class that is explained. */
     show(names, scores, chosen, pressed = null) {
-      const shown = names.length > MANY ? Object.entries(scores).sort((a, b) => b[1] - a[1]).slice(0, 8).map(([n]) => n) : names;
+      const shown = names.length > most ? Object.entries(scores).sort((a, b) => b[1] - a[1]).slice(0, 8).map(([n]) => n) : names;
+      const longest = Math.max(2, ...names.map((name) => name.length));
+      element.style.setProperty("--names", `min(8.5rem, ${longest + 1}ch)`);
       const items = shown.map((name) => {
         const { item, button, fill, value } = row(name);
         const score = scores[name];

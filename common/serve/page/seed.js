@@ -9,8 +9,8 @@ const PACE = 0.01; // of the way, per frame of a walk
 export function seedView(model) {
   const classes = model.input.classes ?? [];
   const seeds = ["from", "to"].map((id, i) => make("input", {
-    id, type: "number", min: 0, max: 2 ** 31 - 1, step: 1, value: i + 7, oninput: reload }));
-  const wish = make("select", { id: "class", onchange: reload }, ...classes.map((name) => make("option", { value: name }, name)));
+    id, type: "number", min: 0, max: 2 ** 31 - 1, step: 1, value: i + 7, oninput: () => reload() }));
+  const wish = make("select", { id: "class", onchange: () => reload() }, ...classes.map((name) => make("option", { value: name }, name)));
   const slider = make("input", { id: "way", type: "range", min: 0, max: 1, step: 0.01, value: 0, oninput: () => { rest(); draw(); } });
   const picture = make("img", { className: "made", alt: "" });
   const strip = make("div", { className: "strip" });
@@ -44,6 +44,7 @@ export function seedView(model) {
     const place = Number(slider.value);
     const [row] = await paint([place]);
     picture.src = source(row);
+    slider.setAttribute("aria-valuetext", `${Math.round(100 * place)} %`);
     const what = classes.length ? `${wish.value}, ` : "";
     picture.alt = `${what}${Math.round(100 * place)} % of the way from seed ${seeds[0].value} to seed ${seeds[1].value}`;
     trouble.clear();
@@ -62,6 +63,7 @@ export function seedView(model) {
   }, trouble.show);
 
   function somewhere() {
+    ends = ends && [ends[1], ends[1]]; // stay there until the new end is known
     seeds[0].value = seeds[1].value;
     seeds[1].value = Math.floor(Math.random() * 1e6);
     slider.value = 0;

@@ -1,6 +1,8 @@
 // Drawing, and turning a drawing into an image like those that the model was trained on.
 
 const PEN = 0.07; // width of a stroke, in sides of the paper
+const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STRIDE = 0.05; // of the pen by a key, in sides of the paper
 const FINER = 4; // pixels for each of the grid's, along a side
 
 /** The strokes of a drawing, each a list of points in 0..1. */
@@ -114,8 +116,11 @@ export class Paper {
   strokes = [];
   picture = null; // an ImageBitmap
 
-  constructor(element, { dark, changed }) {
+  constructor(element, pen, { dark, changed }) {
     this.canvas = element;
+    this.pen = pen; // where the keyboard draws
+    this.place = [0.5, 0.5];
+    this.#put(false);
     this.context = element.getContext("2d");
     this.ground = dark ? "#000" : "#fff";
     this.ink = dark ? "#fff" : "#14181f";
@@ -123,6 +128,8 @@ export class Paper {
     element.addEventListener("pointerdown", (event) => this.#down(event));
     element.addEventListener("pointermove", (event) => this.#move(event));
     for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, (event) => this.#up(event));
+    element.addEventListener("keydown", (event) => this.#key(event));
+    element.addEventListener("blur", () => this.#put(false));
     this.observer = new ResizeObserver(() => this.#fit());
     this.observer.observe(element);
   }
@@ -138,8 +145,10 @@ export class Paper {
   }
 
   undo() {
-    this.strokes.pop();
+    if (this.picture) this.picture = null;
+    else this.strokes.pop();
     this.redraw();
+    this.changed();
   }
 
   lay(picture) {
@@ -181,6 +190,33 @@ export class Paper {
     this.redraw();
   }
 
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const move = MOVES[event.key];
+    if (move) {
+      this.place = this.place.map((value, i) => Math.max(0, Math.min(1, value + STRIDE * move[i])));
+      this.#put(this.down);
+      if (this.down) this.strokes.at(-1).push(this.place);
+    } else if (event.key === " ") {
+      this.#put(!this.down);
+      if (this.down && this.picture) this.clear();
+      if (this.down) this.strokes.push([this.place]);
+    } else if (event.key === "Backspace") {
+      this.#put(false);
+      this.undo();
+    } else return;
+    event.preventDefault();
+    if (!this.down) return;
+    this.redraw();
+    this.changed();
+  }
+
+  #put(down) {
+    this.down = down;
+    this.pen.classList.toggle("down", down);
+    [this.pen.style.left, this.pen.style.top] = this.place.map((value) => `${100 * value}%`);
+  }
+
   #point(event) {
     const box = this.canvas.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
@@ -193,7 +229,7 @@ export class Paper {
     this.strokes.push([this.#point(event)]);
     this.drawing = event.pointerId;
     this.redraw();
-    this.changed(false);
+    this.changed();
   }
 
   #move(event) {
@@ -201,12 +237,11 @@ export class Paper {
     const moves = event.getCoalescedEvents?.() ?? [];
     for (const move of moves.length ? moves : [event]) this.strokes.at(-1).push(this.#point(move));
     this.redraw();
-    this.changed(false);
+    this.changed();
   }
 
   #up(event) {
     if (this.drawing !== event.pointerId) return;
     this.drawing = null;
-    this.changed(true);
   }
 }

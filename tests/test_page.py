@@ -1,0 +1,257 @@
+"""The page, in a browser: what a visitor sees of every kind of model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from common.data.inputs import TextInput
+from common.example import Predictor, get
+from common.execute import Options, execute
+from common.serve.models import load_models
+from common.serve.settings import Settings
+from tests.page_helpers import CHROMIUM, DIGITS, FLAGS, draw, generator, served, table, toy
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytest.importorskip("playwright", reason="the page is tested with Playwright, of the extra dev")
+if not CHROMIUM:
+    pytest.skip("the page is tested in Chromium: apt-get install chromium", allow_module_level=True)
+
+EVIL = "<img src=x onerror=document.title='owned'>"
+PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
+KINDS = ("digits", "texts", "pictures", "agent", "table", "evil")
+Visit = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with a model of each kind."""
+    folder = tmp_path_factory.mktemp("page")
+    out, cpu = str(folder), {"device": "cpu"}
+    quick, tiny = Options(out=out, quiet=True), Options(out=out, quiet=True, tiny=True)
+    digits = execute(get("vision.train"), quick, {"model": "lenet", "epochs": 6, **cpu})
+    texts = execute(get("nlp.classify"), tiny, {"epochs": 1, **cpu})
+    agent = execute(get("rl.dqn"), tiny, cpu)
+    runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}"]
+    runs += [f"pictures={generator(folder / 'pictures')}", f"table={table(folder / 'table')}"]
+
+    def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
+        shares = [0.9 if "good" in text else 0.2 for text in texts]
+        return [{"class": EVIL, "probabilities": {EVIL: share, "other": 1 - share}} for share in shares]
+
+    with ThreadPoolExecutor(1) as decoders:
+        models = load_models(runs, decoders)
+        models["evil"] = toy("evil", Predictor(TextInput(), predict), [EVIL, "other"], decoders, example=EVIL)
+        with served(models) as url:
+            yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(address: str, browser: Browser) -> Iterator[Visit]:
+    """Opens the page of a model; afterwards no script has failed and no other host was asked for anything."""
+    contexts: list[Any] = []
+    trouble: list[str] = []
+
+    def see(url: str) -> None:
+        if not url.startswith((address, "data:", "blob:")):
+            trouble.append(f"asked for {url}")
+
+    def open_page(model: str, width: int = 1280, dark: bool = False, **more: Any) -> Page:
+        scheme: Any = "dark" if dark else "light"
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("request", lambda request: see(request.url))
+        page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(f"{address}/#{model}")
+        page.get_by_role("heading", level=1).wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def shows(page: Page, word: str) -> None:
+    """Waits until the answer in large letters is this one."""
+    page.locator(".word", has_text=re.compile(f"^{re.escape(word)}$")).wait_for()
+
+
+# --- images -----------------------------------------------------------------------------------------------
+
+
+def test_a_drawn_digit_is_recognised_and_explained(visit: Visit) -> None:
+    page = visit("digits")
+    for digit in "0137":
+        draw(page, DIGITS[digit])
+        shows(page, digit)
+        page.locator(".easel.hot").wait_for()  # where the model looked
+        assert page.locator(".bar[aria-pressed=true] .name").inner_text() == digit
+        page.get_by_role("button", name="Clear").click()
+        assert page.locator(".easel.hot").count() == 0
+    draw(page, DIGITS["7"], size=0.4, at=(0.3, 0.7))  # a small one in a corner is the same digit
+    shows(page, "7")
+    page.get_by_role("button", name=re.compile("^1 ")).click()  # what would speak for another class
+    page.get_by_text("what speaks for “1”").wait_for()
+
+
+def test_a_digit_can_be_drawn_with_the_keyboard(visit: Visit) -> None:
+    page = visit("digits")
+    page.locator("canvas.paper").focus()
+    for key, times in (("ArrowUp", 6), (" ", 1), ("ArrowDown", 12), (" ", 1)):
+        for _ in range(times):
+            page.keyboard.press(key)
+    shows(page, "1")
+    page.keyboard.press("Backspace")
+    page.get_by_text("The answer appears here.").wait_for()
+
+
+def test_a_file_is_seen_and_one_that_is_no_image_is_named_as_text(visit: Visit, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (40, 30), 200).save(tmp_path / "grey.png")
+    (tmp_path / f"{EVIL}.png").write_bytes(b"no image")
+    page = visit("digits")
+    page.locator("#file").set_input_files(tmp_path / "grey.png")
+    page.get_by_text("What the model sees").wait_for()
+    page.locator("#file").set_input_files(tmp_path / f"{EVIL}.png")
+    page.get_by_role("alert").filter(has_text=f"{EVIL}.png is not an image").wait_for()
+    assert page.title() != "owned"
+
+
+# --- texts and rows ---------------------------------------------------------------------------------------
+
+
+def test_a_typed_text_gets_bars_and_marked_words(visit: Visit) -> None:
+    page = visit("texts")
+    page.get_by_label("Your text").fill("an altogether wonderful film, and then a dreadful end")
+    same = "() => document.querySelector('.marked').textContent === document.querySelector('#text').value"
+    page.wait_for_function(same)
+    assert page.locator(".marked span").count() > 0
+    assert page.locator(".bar").count() >= 2
+    page.locator(".bar").last.click()
+    page.locator(".bar[aria-pressed=true]").last.wait_for()
+    page.get_by_label("Your text").fill("")  # an empty text is answered too
+    page.locator(".why").wait_for(state="hidden")
+    assert page.get_by_role("alert").count() == 0
+
+
+def test_html_in_names_and_texts_is_text(visit: Visit) -> None:
+    page = visit("evil")
+    page.get_by_label("Your text").fill(f"good <script>document.title='owned'</script> {EVIL}")
+    page.locator(".marked .for", has_text="good").wait_for()
+    shows(page, EVIL)
+    assert page.locator("h1").inner_text() == EVIL
+    assert "<script>" in page.locator(".marked").inner_text()
+    assert page.locator("#stage img, #stage script").count() == 0
+    assert "owned" not in page.title().replace(EVIL, "")
+
+
+def test_a_row_is_asked_for_column_by_column(visit: Visit) -> None:
+    page = visit("table")
+    page.locator(".word:not(:empty)").wait_for()
+    before = page.locator(".value").first.inner_text()
+    page.get_by_label("width", exact=True).fill("-4000")
+    page.wait_for_function("value => document.querySelector('.value').textContent !== value", arg=before)
+    page.get_by_role("button", name="Start values again").click()
+    page.wait_for_function("value => document.querySelector('.value').textContent === value", arg=before)
+
+
+# --- pictures and games -----------------------------------------------------------------------------------
+
+
+def test_the_slider_walks_the_latent_space(visit: Visit) -> None:
+    page = visit("pictures")
+    page.locator(".strip img").last.wait_for()
+    pictures = page.locator(".strip img").evaluate_all("all => all.map(image => image.src)")
+    assert len(set(pictures)) == 9
+    page.wait_for_function("src => document.querySelector('.made').src === src", arg=pictures[0])
+    page.get_by_label("On the way").focus()
+    page.keyboard.press("End")
+    page.wait_for_function("src => document.querySelector('.made').src === src", arg=pictures[-1])
+    page.get_by_label("From seed").fill("1234")
+    page.wait_for_function("src => document.querySelector('.strip img').src !== src", arg=pictures[0])
+
+
+def test_the_agent_plays_and_the_visitor_takes_a_step(visit: Visit) -> None:
+    page = visit("agent", reduced_motion="reduce")  # then nothing moves before it is told to
+    page.get_by_text("reward so far, step 0").wait_for()
+    start = page.locator(".scene").get_attribute("src")
+    page.get_by_role("button", name="Step", exact=True).click()
+    page.get_by_text("reward so far, step 1").wait_for()
+    assert page.locator(".scene").get_attribute("src") != start
+    page.keyboard.press("1")  # the visitor's own action
+    page.get_by_text("reward so far, step 2").wait_for()
+    page.get_by_role("button", name="Begin again").click()
+    page.get_by_text("reward so far, step 0").wait_for()
+    page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="Next episode").wait_for()
+    page.get_by_text("The episode is over").wait_for()
+
+
+# --- the frame --------------------------------------------------------------------------------------------
+
+
+def test_the_report_opens_beside_the_model(visit: Visit) -> None:
+    page = visit("digits")
+    page.get_by_text("How it was trained").click()
+    page.frame_locator("iframe").get_by_role("heading").first.wait_for()
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_a_phone_never_scrolls_sideways_and_dark_is_dark(visit: Visit, model: str) -> None:
+    page = visit(model, width=360, dark=True)
+    page.locator(".bar, .strip img").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    red, green, blue = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
+    assert max(int(red), int(green), int(blue)) < 60
+    unnamed = "all => all.filter(e => !(e.labels?.length || e.ariaLabel || e.textContent.trim() || e.title)).length"
+    assert page.locator("input, select, textarea, #stage button").evaluate_all(unnamed) == 0
+
+
+def test_models_are_chosen_with_the_keyboard(visit: Visit) -> None:
+    page = visit("digits")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the model"
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_label("Your text").wait_for()
+    assert page.locator("nav [aria-current=page]").inner_text() == "texts"
+
+
+def test_a_token_is_asked_for_until_it_is_right(browser: Browser) -> None:
+    def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
+        return [{"class": "a", "probabilities": {"a": 1.0}} for _ in texts]
+
+    with ThreadPoolExecutor(1) as decoders, browser.new_context() as context:
+        models = {"toy": toy("toy", Predictor(TextInput(), predict), ["a"], decoders)}
+        with served(models, Settings(token="secret")) as url:
+            page = context.new_page()
+            page.goto(url)
+            page.locator("#token").fill("wrong")
+            page.keyboard.press("Enter")
+            page.get_by_text("does not take that token").wait_for()
+            page.locator("#token").fill("secret")
+            page.keyboard.press("Enter")
+            shows(page, "a")
