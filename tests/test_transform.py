@@ -298,6 +298,7 @@ def test_photos_through_the_real_server(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 def test_batch_transforms_variables_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAGEMAKER_VALIDATE_ROLE", raising=False)  # which our own launcher sets for the SDK
     settings = Settings(max_payload=2, concurrent=3, single_record=True)
     server = Server(tmp_path, settings.environment)
     assert {k: v for k, v in server.environment.items() if k.startswith(("SAGEMAKER_", "SM_MODEL"))} == {

@@ -42,7 +42,7 @@ def patch_and_grid(image_size: int) -> tuple[int, int]:
 def sine_cosine_positions(grid: int, width: int) -> Tensor:
     """Fixed position embeddings [1, grid * grid, width]: a quarter each for sin x, cos x, sin y, cos y."""
     place = torch.arange(grid)
-    frequency = 100.0 ** -torch.linspace(0, 1, width // 4)  # [width / 4], from 1 down to 1/100
+    frequency = 100.0 ** -torch.linspace(0, 1, width // 4, device=place.device)  # [width / 4], from 1 down to 1/100
     rows, columns = torch.meshgrid(place, place, indexing="ij")
     angles = [axis.flatten()[:, None] * frequency for axis in (columns, rows)]  # [grid * grid, width / 4] each
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)[None]
