@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+from common import cli
+from common.example import Example
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,6 +33,35 @@ def torchrun(processes: int, *arguments: str | Path, timeout: float = 240) -> su
     """Runs `torchrun --nproc-per-node N ARGUMENTS`."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return python(*launcher, *arguments, timeout=timeout)
+
+
+def ranks(processes: int, *arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """What torchrun starts, without torchrun's own process: a third of the time. Output is that of the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+        group |= {"MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    started = []
+    for rank in range(processes):
+        output = subprocess.DEVNULL if rank else subprocess.PIPE
+        own = {**environment(), **group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=own, text=True, stdout=output, stderr=output))
+    try:
+        stdout, stderr = started[0].communicate(timeout=timeout)
+        code = max(process.wait(timeout) for process in started)
+    finally:
+        for process in started:
+            process.kill()
+    return subprocess.CompletedProcess(command, code, stdout, stderr)
+
+
+def refused(example: Example, *arguments: str | Path) -> str:
+    """As `mistake`, of a command line that runs in this process."""
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
+        cli.main(example, [str(argument) for argument in arguments])
+    return mistake(subprocess.CompletedProcess([], int(str(stop.value.code)), "", stderr.getvalue()))
 
 
 def environment() -> dict[str, str]:

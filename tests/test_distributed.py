@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common.distributed import SyncBatchNorm, synchronize_batch_norm
-from tests.helpers import final_weights, mistake, only_run, python, result, same, torchrun
+from tests.helpers import final_weights, only_run, python, ranks, result, same, torchrun
 
 ARGUMENTS = ["-m", "tests.toy", "--json", "--dropout", "0", "--epochs", "2"]
 
@@ -32,7 +32,7 @@ def test_n_processes_give_the_result_of_one(tmp_path: Path) -> None:
 
 def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:
     arguments = ["rl.dqn", "--tiny"]  # shared parts, such as the network, and each process's own, such as its memory
-    whole = result(torchrun(2, "-m", *arguments, "--json", "--out", tmp_path / "whole"))
+    whole = result(ranks(2, "-m", *arguments, "--json", "--out", tmp_path / "whole"))
     run = Path(whole["run"])
     weights = final_weights(run)
     # What a kill after the last checkpoint but one leaves behind, of every process.
@@ -40,7 +40,7 @@ def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:
     last = max((run / "checkpoints").glob("step-*.pt"), key=lambda p: int(p.stem.removeprefix("step-")))
     for file in (run / "checkpoints").rglob(last.name):
         file.unlink()
-    again = torchrun(2, "-m", *arguments, "--json", "--resume", run)
+    again = ranks(2, "-m", *arguments, "--json", "--resume", run)
     assert result(again)["metrics"] == whole["metrics"]
     assert same(final_weights(run), weights)
 
@@ -50,10 +50,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     assert "error: --batch-size 33 cannot be shared equally among 2 processes." in process.stderr
     assert process.stderr.count("error: --batch-size") == 1
     assert process.returncode != 0
-
-
-def test_a_mistake_in_one_process_needs_no_group(tmp_path: Path) -> None:
-    assert "--lr is 0.0" in mistake(python("-m", "tests.toy", "--lr", "0", "--out", tmp_path))
 
 
 def test_sync_batch_norm_keeps_names_and_evaluates_like_batch_norm() -> None:
@@ -88,5 +84,5 @@ distributed.stop()
 def test_gradients_of_several_networks_are_averaged(tmp_path: Path) -> None:
     script = tmp_path / "average.py"
     script.write_text(AVERAGE)
-    process = torchrun(2, str(script))
+    process = ranks(2, str(script))
     assert process.returncode == 0, process.stderr

@@ -22,7 +22,7 @@ from rl.networks import NoisyLinear, QNetwork, project
 from rl.replay import Batch, Replay
 from tests import diary
 from tests.diary import reward_of
-from tests.helpers import final_weights, last_checkpoint, mistake, python, same
+from tests.helpers import final_weights, last_checkpoint, refused, same
 
 CPU = torch.device("cpu")
 
@@ -244,7 +244,7 @@ def test_a_missing_extra_is_named(name: str, library: str, text: str, monkeypatc
     ],
 )
 def test_mistakes_give_one_or_two_lines(arguments: list[str], text: str, tmp_path: Path) -> None:
-    assert mistake(python("-m", "rl.dqn", *arguments, "--out", tmp_path)).startswith(text)
+    assert refused(dqn.example, *arguments, "--out", tmp_path).startswith(text)
     assert not list(tmp_path.iterdir())
 
 

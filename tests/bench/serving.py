@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import io
 import json
 import os
@@ -39,7 +40,7 @@ from tests.serve_helpers import write_artifact
 
 BARE, LIT = "tests.bench.bare_server", "tests.bench.lit_server"
 JPEG = "image/jpeg"
-FORM = "multipart/form-data; boundary=-=-"
+JSON = "application/json"
 
 
 class Load(NamedTuple):
@@ -136,10 +137,9 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head.split(b" ", 2)[1]), await reader.readexactly(length)
 
 
-def in_form(body: bytes) -> bytes:
-    """A file as a browser uploads it."""
-    head = f'---=-\r\nContent-Disposition: form-data; name="content"; filename="x.jpg"\r\nContent-Type: {JPEG}\r\n\r\n'
-    return head.encode() + body + b"\r\n---=---\r\n"
+def in_json(body: bytes) -> bytes:
+    """A file as LitServe's own examples send one."""
+    return json.dumps({"image": base64.b64encode(body).decode()}).encode()
 
 
 def answers(port: int, bodies: Sequence[bytes], media: str = JPEG) -> list[str]:
@@ -167,7 +167,7 @@ def speed(folder: Path, seconds: float, precision: str, rounds: int = 3) -> None
     for _ in range(rounds):
         for name, command in servers.items():
             with serving(*command) as (port, process):
-                bodies, media = ([in_form(p) for p in photos], FORM) if command[0] == LIT else (photos, JPEG)
+                bodies, media = ([in_json(p) for p in photos], JSON) if command[0] == LIT else (photos, JPEG)
                 expected = answers(port, bodies, media)
                 asyncio.run(load(port, bodies, expected, 4, 1.0, media))
                 for clients in (1, 16):

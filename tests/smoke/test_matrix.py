@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -15,9 +13,10 @@ from typing import Any
 import pytest
 
 from common import artifact, example
+from common.execute import Options, execute
 from common.sagemaker import contract, fast_local, processes
 from common.sagemaker.job import Place, TrainingJob, metric_definitions, training_job
-from tests.helpers import ROOT, environment, final_weights, only_run, python, result, same, torchrun
+from tests.helpers import final_weights, python, ranks, result, same
 
 EXAMPLES = example.names()
 
@@ -71,19 +70,15 @@ def completed(job: TrainingJob, trained: dict[str, Any], tmp_path: Path) -> Path
     return outcome.folder
 
 
-def test_the_same_job_for_sagemaker_gives_the_same_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
-    place = Place(out=str(tmp_path), dialect="classic", job_name="smoke")
-    folder = completed(training_job(name, ["--tiny", "--quiet"], place), trained, tmp_path)
-    log = (folder / "log.txt").read_text().splitlines()
-    for metric in metric_definitions(example.get(name))[:2]:  # the objective and the headline
-        assert any(re.search(metric["Regex"], line) for line in log), metric["Name"]
-
-
-def test_a_job_that_was_killed_goes_on_to_the_same_bits(
+def test_a_killed_sagemaker_job_goes_on_to_the_same_bits_in_either_dialect(
     name: str, trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Place(out=str(tmp_path), dialect="v3", job_name="smoke")
-    job = training_job(name, ["--tiny", "--quiet", "--checkpoint-seconds", "0"], place)
+    """Begun in one dialect, killed, and ended in the other."""
+    words = ["--tiny", "--quiet", "--checkpoint-seconds", "0"]
+    v3, classic = (
+        training_job(name, words, Place(out=str(tmp_path), dialect=dialect, job_name="smoke"))
+        for dialect in ("v3", "classic")
+    )
 
     class Killed(processes.Hosts):
         def wait(self, seconds: float) -> int:
@@ -93,11 +88,13 @@ def test_a_job_that_was_killed_goes_on_to_the_same_bits(
 
     with monkeypatch.context() as patch:
         patch.setattr(fast_local, "Hosts", Killed)
-        outcome = fast_local.train(job)
+        outcome = fast_local.train(v3)
     assert outcome is not None
     assert (outcome.status, outcome.exit_code) == ("Failed", 128 + signal.SIGKILL)
-    log = completed(job, trained, tmp_path) / "log.txt"
-    assert re.search(r"resume .* at step [1-9]", log.read_text())
+    log = (completed(classic, trained, tmp_path) / "log.txt").read_text()
+    assert re.search(r"resume .* at step [1-9]", log)
+    for metric in metric_definitions(example.get(name))[:2]:  # the objective and the headline
+        assert any(re.search(metric["Regex"], line) for line in log.splitlines()), metric["Name"]
 
 
 @pytest.mark.parametrize("dialect", ["v3", "classic"])
@@ -109,21 +106,8 @@ def test_every_setting_reaches_the_job_in_either_dialect(name: str, dialect: str
 
 
 def test_another_seed_gives_another_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
-    other = result(python("-m", name, "--tiny", "--json", "--seed", "1", "--out", tmp_path))
+    other = execute(example.get(name), Options(tiny=True, quiet=True, out=str(tmp_path)), {"seed": 1})
     assert not same(final_weights(Path(other["run"])), final_weights(Path(trained["run"])))
-
-
-def test_kill_and_resume_is_bit_equal(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", name, "--tiny", "--json", "--checkpoint-seconds", "0", "--out", str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as process:
-        await_checkpoints(tmp_path, "*/*")
-        process.kill()
-    run = only_run(tmp_path, name)
-    assert not (run / "result.json").exists(), "the kill came too late to show anything"
-    resumed = result(python("-m", name, "--json", "--resume", "--out", tmp_path))
-    assert Path(resumed["run"]) == run
-    assert resumed["metrics"] == trained["metrics"]
-    assert same(final_weights(run), final_weights(Path(trained["run"])))
 
 
 def test_the_saved_model_measures_the_same_in_a_fresh_process(trained: dict[str, Any]) -> None:
@@ -133,16 +117,9 @@ def test_the_saved_model_measures_the_same_in_a_fresh_process(trained: dict[str,
 
 
 def test_two_processes(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
-    together = result(torchrun(2, "-m", name, "--tiny", "--json", "--out", tmp_path))
+    together = result(ranks(2, "-m", name, "--tiny", "--json", "--out", tmp_path))
     assert together["metrics"].keys() == trained["metrics"].keys()
     assert together["metrics"].get("n") == trained["metrics"].get("n")  # no sample counted twice
     left, right = final_weights(Path(together["run"])), final_weights(Path(trained["run"]))
     assert {k: v.shape for k, v in left.items()} == {k: v.shape for k, v in right.items()}
     assert len(list((tmp_path / name).iterdir())) == 1  # only one of them writes
-
-
-def test_help_names_the_example(name: str) -> None:
-    process = python("-m", name, "--help")
-    assert process.returncode == 0
-    assert f"python -m {name}" in process.stdout
-    assert example.get(name).task in process.stdout
