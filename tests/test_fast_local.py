@@ -96,17 +96,8 @@ def test_stopped_and_killed_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert (stopped.status, stopped.exit_code) == ("Stopped", 143)
     assert not stopped.model.exists()
 
-    command = [
-        "sagemaker/run_training.py",
-        "--job-name",
-        "j",
-        "--out",
-        str(tmp_path),
-        "--",
-        "--tiny",
-        "--quiet",
-        *words,
-    ]
+    own = ["--job-name", "j", "--out", str(tmp_path), "--", "--tiny", "--quiet"]
+    command = ["sagemaker/run_training.py", *own, *words]
     with subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment()) as launcher:
         when_saved(tmp_path, 3, launcher.kill).join()
     assert json.loads((tmp_path / "sagemaker" / "j" / "job.json").read_text())["status"] == "InProgress"

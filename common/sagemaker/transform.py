@@ -224,5 +224,7 @@ def run_here(job: Job) -> Result:
     with tempfile.TemporaryDirectory() as temporary:
         saved = job.model.unpack(Path(temporary))
         job.folder.mkdir(parents=True, exist_ok=True)
-        with Server(saved.folder, job.settings.environment, job.folder / "log.txt", BATCH_TIMEOUT) as server:
-            return write_tables(job.folder, layout_of(saved, job.form), send_all(server.client, job))
+        with ThreadPoolExecutor(1) as meanwhile:  # the server takes seconds to start
+            layout = meanwhile.submit(layout_of, saved, job.form)
+            with Server(saved.folder, job.settings.environment, job.folder / "log.txt", BATCH_TIMEOUT) as server:
+                return write_tables(job.folder, layout.result(), send_all(server.client, job))

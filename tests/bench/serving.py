@@ -27,7 +27,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -82,7 +82,7 @@ def serving(*command: str | Path) -> Iterator[tuple[int, int]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = [sys.executable, "-m", *map(str, command), "--port", str(port)]
-    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         try:
             for _ in range(600):
                 try:
@@ -93,7 +93,10 @@ def serving(*command: str | Path) -> Iterator[tuple[int, int]]:
             yield port, process.pid
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves workers behind, and they keep a core busy
 
 
 async def load(
