@@ -26,7 +26,7 @@ demo: $(READY)  ## train a classifier on real data and show its results
 	$(BIN)/python -m vision.train
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

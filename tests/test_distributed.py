@@ -18,7 +18,7 @@ ARGUMENTS = ["-m", "tests.toy", "--json", "--dropout", "0", "--epochs", "2"]
 def test_n_processes_give_the_result_of_one(tmp_path: Path) -> None:
     arguments = [*ARGUMENTS, "--batch-size", "48"]  # batch norm, jitter and 120 test points over 3 processes
     one = result(python(*arguments, "--out", tmp_path / "one"))
-    many = result(torchrun(3, *arguments, "--out", tmp_path / "many"))
+    many = result(ranks(3, *arguments, "--out", tmp_path / "many"))
     assert many["metrics"]["n"] == one["metrics"]["n"] == 120  # none counted twice
     assert many["metrics"]["accuracy"] == pytest.approx(one["metrics"]["accuracy"], abs=1e-9)
     left, right = final_weights(Path(one["run"])), final_weights(only_run(tmp_path / "many", "tests.toy"))
