@@ -26,7 +26,7 @@ demo: $(READY)  ## train a classifier on real data and show its results
 	$(BIN)/python -m vision.train
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import socket
@@ -12,11 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-
-from common import cli
-from common.example import Example
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,14 +48,6 @@ def ranks(processes: int, *arguments: str | Path, timeout: float = 240) -> subpr
         for process in started:
             process.kill()
     return subprocess.CompletedProcess(command, code, stdout, stderr)
-
-
-def refused(example: Example, *arguments: str | Path) -> str:
-    """As `mistake`, of a command line that runs in this process."""
-    stderr = io.StringIO()
-    with contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as stop:
-        cli.main(example, [str(argument) for argument in arguments])
-    return mistake(subprocess.CompletedProcess([], int(str(stop.value.code)), "", stderr.getvalue()))
 
 
 def environment() -> dict[str, str]:

@@ -185,6 +185,20 @@ def test_a_lone_request_is_not_held_back(decoders: ThreadPoolExecutor) -> None:
     assert asyncio.run(asyncio.wait_for(ask(model, Settings(), ["[1]"]), 10))[0].json() == {"y": 2}
 
 
+def test_a_lone_request_of_many_inputs_is_cut_into_batches(decoders: ThreadPoolExecutor) -> None:
+    sizes: list[int] = []
+
+    def predict(rows: Sequence[Any]) -> list[Row]:
+        sizes.append(len(rows))
+        return double(rows)
+
+    model = toy(predict, decoders)
+    sizes.clear()
+    (answer,) = asyncio.run(ask(model, Settings(), [json.dumps([[number] for number in range(40)])]))
+    assert [row["y"] for row in answer.json()] == [2 * number for number in range(40)]
+    assert sorted(sizes) == [8, 16, 16]
+
+
 def test_a_bad_input_fails_alone(decoders: ThreadPoolExecutor, capfd: pytest.CaptureFixture[str]) -> None:
     def predict(rows: Sequence[Any]) -> list[Row]:
         if any(float(row) == 13 for row in rows):

@@ -1,7 +1,7 @@
 """Requests that arrive together are run together: one queue, one model, several threads.
 
 A batch is whatever is queued when the model is free. It is held back only while other requests are being decoded, and
-never for longer than `wait`; so a lone request never waits.
+never for longer than `wait`. A lone request never waits: if it is small, the model's thread decodes and runs it.
 """
 
 from __future__ import annotations
@@ -75,22 +75,28 @@ class Batcher:
         """Inputs in the queue."""
         return len(self._queue)
 
-    async def answer(self, decode: Callable[[], Sequence[Any]]) -> list[Row]:
+    async def answer(self, decode: Callable[[], Sequence[Any]], *, small: bool = True) -> list[Row]:
         """The rows of one request, in the order of its inputs.
 
         Args:
             decode: gives the decoded inputs; runs in a thread.
+            small: it takes no time to speak of, so that it may happen in the model's thread.
 
         Raises:
             Exception: what `decode` raised, or what the model raised for one of these inputs, run alone.
         """
         loop = asyncio.get_running_loop()
-        self._decoding += 1
-        try:
-            items = await loop.run_in_executor(self._decoders, decode)
-        finally:
-            self._decoding -= 1
-            self._start()  # others may have waited for this one
+        if self._running or self._decoding or self._queue or not small:
+            self._decoding += 1
+            try:
+                items = await loop.run_in_executor(self._decoders, decode)
+            finally:
+                self._decoding -= 1
+                self._start()  # others may have waited for this one
+        else:
+            items, rows = await self._at_once(decode)
+            if rows:
+                return rows
         job = Job(items, [None] * len(items), len(items), loop.create_future(), time.monotonic())
         self._queue.extend((job, index) for index in range(len(items)))
         self._start()
@@ -98,6 +104,33 @@ class Batcher:
             return await job.done
         finally:
             job.done.cancel()  # a request that was given up leaves nothing for the model to do
+
+    async def _at_once(self, decode: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], list[Row]]:
+        """The decoded inputs and the rows of a lone request; no rows where it holds more than a batch."""
+        self._running += 1
+        running = asyncio.get_running_loop().run_in_executor(self._pool, self._decode_and_run, decode)
+        running.add_done_callback(self._finish_at_once)
+        items, rows, seconds = await asyncio.shield(running)  # the thread goes on if the request is given up
+        if rows:
+            self._observe(len(rows), seconds)
+            self.last_success = time.monotonic()
+        for row in rows:
+            if isinstance(row, Exception):
+                self.last_success = -math.inf
+                raise row
+        return items, rows
+
+    def _decode_and_run(self, decode: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], list[Any], float]:
+        items = decode()
+        if len(items) > self._largest:
+            return items, [], 0.0
+        rows, seconds = self._run(list(items), self._threads)
+        return items, rows, seconds
+
+    def _finish_at_once(self, running: asyncio.Future[Any]) -> None:
+        self._running -= 1
+        running.exception()  # is raised where it is awaited, if it still is
+        self._start()
 
     def close(self) -> None:
         """Ends the model's threads once their batches are finished."""

@@ -22,6 +22,7 @@ from common.serve.batching import Batcher, Row
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_BATCH = 16
+SMALL = 2**17  # bytes of a body that is decoded in the turn of the model
 SLOW = 0.005  # seconds of the model for one input above which a second batch is worked on at the same time
 FRESH = 10.0  # seconds for which a success says that the model is well
 PATIENCE = 1.5  # seconds for a prediction made for /ping; SageMaker gives a ping two
@@ -75,7 +76,7 @@ class Model:
             form = inputs.form
             return formats.decode(inputs, self.predictor.input)
 
-        rows = await self.batcher.answer(decode)
+        rows = await self.batcher.answer(decode, small=len(body) <= SMALL)
         if len(rows) <= LARGEST_BATCH:
             return self._render(rows, form, media)
         return await asyncio.get_running_loop().run_in_executor(self._decoders, self._render, rows, form, media)
