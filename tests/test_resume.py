@@ -105,7 +105,7 @@ def test_crash_at_every_step_in_turn_is_bit_equal(tmp_path: Path, monkeypatch: p
 
 def test_kill_9_at_a_random_moment_is_bit_equal(tmp_path: Path) -> None:
     """One kill; `python -m tests.bench kills` does twenty."""
-    arguments = ["--checkpoint-seconds", "0", "--epochs", "40", "--ema", "0.9"]
+    arguments = ["--checkpoint-seconds", "0", "--epochs", "20", "--ema", "0.9"]
     command = [sys.executable, "-m", "tests.toy", "--quiet", *arguments]
     subprocess.run([*command, "--out", tmp_path / "whole"], cwd=ROOT, env=environment(), check=True)
     with subprocess.Popen([*command, "--out", tmp_path / "cut"], cwd=ROOT, env=environment()) as process:
