@@ -88,12 +88,11 @@ def callback(
         action: is called with the options and the settings that were said, by field name.
         more: further options.
     """
-    parameters = [parameter(f, *field_types(example.config)[f.name]) for f in dataclasses.fields(example.config)]
-    parameters += [_option_parameter(f) for f in dataclasses.fields(Options)]
+    found = [*parameters(example.config), *(_option_parameter(f) for f in dataclasses.fields(Options))]
     order = ["Data", "Environment", "Model", "Training", "Exploration", "Augmentation"]
     rank = {name: i for i, name in enumerate(order)}
-    panels = {p.name: _panel(p) for p in parameters}
-    parameters.sort(key=lambda p: rank.get(panels[p.name], len(order)))
+    panels = {p.name: _panel(p) for p in found}
+    found.sort(key=lambda p: rank.get(panels[p.name], len(order)))
 
     def run(**given: Any) -> None:
         said = {name: value for name, value in given.items() if value is not None}
@@ -101,20 +100,25 @@ def callback(
         options = Options(**{name: said.pop(name) for name in list(said) if name in own})
         action(options, said)
 
-    run.__signature__ = inspect.Signature([*parameters, *more])  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature([*found, *more])  # type: ignore[attr-defined]
     run.__doc__ = f"{example.task}\n\n{(sys.modules[example.config.__module__].__doc__ or '').strip()}"
     return run
 
 
-def parameter(field: dataclasses.Field[Any], kind: type, optional: bool, name: str = "") -> inspect.Parameter:
-    """A field of `config.option` as an option of the command line, None where it is not said.
+def parameters(config: type, leave_out: Sequence[str] = ()) -> list[inspect.Parameter]:
+    """The fields of a dataclass of `config.option`s as options of a command line.
 
     Args:
-        kind, optional: as `field_types` gives them.
-        name: the flag's, where it is not the field's.
+        leave_out: fields that are no options there.
     """
+    types = field_types(config)
+    return [parameter(f, types[f.name][0]) for f in dataclasses.fields(config) if f.name not in leave_out]
+
+
+def parameter(field: dataclasses.Field[Any], kind: type) -> inspect.Parameter:
+    """A field of `config.option` as an option of the command line, None where it is not said."""
     rules = field.metadata
-    name = name or flag(field.name)
+    name = flag(field.name)
     # Typer's own default stays None, so that a flag that was given can be told from one that was not.
     default = rules["unset"] if field.default is None else str(field.default) if field.default else ""
     words = (f"{name}/--no-{name[2:]}",) if kind is bool else (name,)

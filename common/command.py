@@ -52,6 +52,11 @@ def exit_with(action: Callable[[], Any]) -> NoReturn:
     sys.exit(code)
 
 
+def say(line: str) -> None:
+    """One line on stderr, where everything goes that is no result."""
+    sys.stderr.write(line + "\n")
+
+
 def print_json(value: Any) -> None:
     """One JSON value on one line of stdout."""
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")

@@ -7,21 +7,18 @@ python -m common.demo --runs elsewhere --port 8080
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from common import command
 from common.errors import UserError
+from common.serve.models import Model, free_name, load_models
 from common.serve.server import start
 from common.serve.settings import Place, Settings
-
-if TYPE_CHECKING:
-    from common.serve.models import Model
 
 MOST = 24  # runs that are served; each takes memory and a place on the page
 WHEN = re.compile(r"^\d{8}-\d{6}-")  # with which the name of a run's folder begins
@@ -37,7 +34,7 @@ def main(
     if not found:
         raise UserError(f"There is no trained run in {runs}.", "Train one, in seconds: python -m vision.train")
     if len(found) > MOST:
-        sys.stderr.write(f"{len(found) - MOST} older runs are left out: python -m common.serve RUN serves any.\n")
+        command.say(f"{len(found) - MOST} older runs are left out: python -m common.serve RUN serves any.")
     return start(name_runs(found[:MOST]), Settings(), Place(host, port), load=load_whole)
 
 
@@ -56,8 +53,7 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
         parts = [folder.parent.name, folder.name] if folder.name.startswith("seed-") else [folder.name]
         plain = "-".join(WHEN.sub("", part) for part in parts)
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:80] or "run"
-        numbered = (f"{name}-{number}" for number in range(2, len(folders) + 2))
-        named[next(n for n in (name, *numbered) if n not in named)] = folder
+        named[free_name(name, named)] = folder
     return [f"{name}={folder}" for name, folder in named.items()]
 
 
@@ -70,15 +66,13 @@ def load_whole(runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: in
     Raises:
         UserError: none does.
     """
-    from common.serve.models import load_models
-
     models: dict[str, Model] = {}
     for run in runs:
         try:
             models |= load_models([run], decoders, threads=threads, precision=precision)
         except Exception as error:  # a run of another version or a damaged one may fail in any way
             why = error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            sys.stderr.write(f"left out: {run.partition('=')[2]}: {' '.join(why.split())}\n")
+            command.say(f"left out: {run.partition('=')[2]}: {' '.join(why.split())}")
     if not models:
         raise UserError("None of the runs can be served.", "Train one, in seconds: python -m vision.train")
     return models

@@ -17,7 +17,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.sagemaker import batch, options
-from common.sagemaker.options import Where
+from common.sagemaker.job import Where
 from common.sagemaker.transform import Settings
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.sagemaker import endpoints, options
 from common.sagemaker.hosting import Hosting
-from common.sagemaker.options import Where
+from common.sagemaker.job import Where
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of the endpoint")]
 Source = Annotated[

@@ -48,12 +48,14 @@ def when_saved(out: Path, count: int, action: Any) -> threading.Thread:
     def steps() -> set[str]:
         return {file.name for file in out.glob("sagemaker/j/checkpoints/*/*/checkpoints/step-*.pt")}
 
-    before = steps()
+    seen = before = steps()
 
     def wait() -> None:
+        nonlocal seen
         deadline = time.monotonic() + 120
-        while len(steps() - before) < count and time.monotonic() < deadline:
+        while len(seen - before) < count and time.monotonic() < deadline:
             time.sleep(0.01)
+            seen = seen | steps()  # only the last two are kept
         action()
 
     thread = threading.Thread(target=wait)

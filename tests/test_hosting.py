@@ -17,8 +17,7 @@ from common.errors import UserError
 from common.sagemaker import endpoints, hosting, local_endpoints, models, server
 from common.sagemaker.account import Account
 from common.sagemaker.hosting import Hosting
-from common.sagemaker.job import NAME
-from common.sagemaker.options import Where
+from common.sagemaker.job import NAME, Where
 from tests.helpers import ROOT, environment
 from tests.sagemaker_helpers import BUCKET, IMAGE, REGION, ROLE, Requests, account, artifact_of
 

@@ -74,7 +74,7 @@ def test_the_launcher_takes_flags_in_both_spellings_and_the_example_s_after_two_
     assert exit_code(lambda: launch.main(words.split())) == 3
     (job,) = jobs
     place = Place(
-        mode="aws", instance_type="ml.g6.xlarge", instance_count=2, spot=True, max_run=60, job_name="my-job",
+        execution_mode="aws", instance_type="ml.g6.xlarge", instance_count=2, spot=True, max_run=60, job_name="my-job",
         out=str(tmp_path),
     )  # fmt: skip
     assert job.place == place

@@ -56,7 +56,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def missing(**place: Any) -> str:
     with pytest.raises(UserError) as error:
-        account.session(Place(mode="aws", **place))
+        account.session(Place(execution_mode="aws", **place))
     text = str(error.value)
     assert len(text.splitlines()) <= 2, text
     return text
@@ -131,14 +131,14 @@ def test_an_arn_of_something_else_is_no_role(aws: Any) -> None:
 
 @pytest.mark.parametrize("role", ["trainer", "arn:aws:iam::123456789012:role/service-role/trainer"])
 def test_a_role_may_be_a_name_or_an_arn(aws: Any, role: str) -> None:
-    found = account.session(Place(mode="aws", region="us-east-1", role=role))
+    found = account.session(Place(execution_mode="aws", region="us-east-1", role=role))
     assert found.role == "arn:aws:iam::123456789012:role/service-role/trainer"
     assert found.bucket == BUCKET
 
 
 def test_the_role_comes_from_the_environment(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_ROLE_ARN", "trainer")
-    assert account.session(Place(mode="aws", region="us-east-1")).role.endswith("/trainer")
+    assert account.session(Place(execution_mode="aws", region="us-east-1")).role.endswith("/trainer")
 
 
 def test_a_missing_bucket_is_named_with_the_command_that_creates_it_and_is_not_created(aws: Any) -> None:
@@ -154,7 +154,7 @@ def test_a_bucket_of_another_region_is_refused(aws: Any) -> None:
 
 
 def test_the_sdk_never_creates_the_bucket(aws: Any) -> None:
-    found = account.session(Place(mode="aws", region="us-east-1", role="trainer"))
+    found = account.session(Place(execution_mode="aws", region="us-east-1", role="trainer"))
     aws.client("s3").delete_bucket(Bucket=BUCKET)
     assert account.sdk_session(found).default_bucket() == BUCKET
     assert aws.client("s3").list_buckets()["Buckets"] == []
@@ -174,7 +174,7 @@ def test_the_telemetry_of_the_sdk_is_off(aws: Any, monkeypatch: pytest.MonkeyPat
         def ask(self) -> str:
             return "done"
 
-    found = account.session(Place(mode="aws", region="us-east-1", role="trainer"))
+    found = account.session(Place(execution_mode="aws", region="us-east-1", role="trainer"))
     from sagemaker.core.helper.session_helper import Session
 
     assert Asked(Session(boto_session=found.boto, default_bucket=BUCKET)).ask() == "done"
@@ -186,7 +186,7 @@ def test_the_telemetry_of_the_sdk_is_off(aws: Any, monkeypatch: pytest.MonkeyPat
 def test_a_folder_is_uploaded_with_its_structure(aws: Any, tmp_path: Path) -> None:
     (tmp_path / "data" / "cats").mkdir(parents=True)
     (tmp_path / "data" / "cats" / "1.png").write_bytes(b"cat")
-    found = account.session(Place(mode="aws", region="us-east-1", role="trainer"))
+    found = account.session(Place(execution_mode="aws", region="us-east-1", role="trainer"))
     assert found.upload(tmp_path / "data", "job", "training") == f"s3://{BUCKET}/job/training"
     assert found.upload(tmp_path / "data" / "cats" / "1.png", "one") == f"s3://{BUCKET}/one/1.png"
     keys = [item["Key"] for item in aws.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]]
@@ -194,7 +194,7 @@ def test_a_folder_is_uploaded_with_its_structure(aws: Any, tmp_path: Path) -> No
 
 
 def test_a_dry_run_needs_nothing_and_sends_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    found = account.session(Place(mode="aws", dry_run=True))
+    found = account.session(Place(execution_mode="aws", dry_run=True))
     file = tmp_path / "model.tar.gz"
     file.write_bytes(b"x" * 2_000_000)
     assert found.upload(file, "job") == f"s3://{BUCKET}/job/model.tar.gz"
@@ -248,14 +248,14 @@ def test_without_the_sdk_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
 
     assert {Path(p).resolve() for p in sagemaker.__path__} == {ROOT / "sagemaker"}
     with pytest.raises(UserError, match=r"SDK is not installed\.\nInstall it with: pip install -e '\.\[sagemaker\]'"):
-        account.session(dataclasses.replace(Place(), mode="aws"))
+        account.session(dataclasses.replace(Place(), execution_mode="aws"))
 
 
 def test_without_the_sdk_the_modes_that_need_it_say_so_and_start_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    job = training_job("vision.train", ["--tiny"], Place(mode="aws", out=str(tmp_path / "runs")))
+    job = training_job("vision.train", ["--tiny"], Place(execution_mode="aws", out=str(tmp_path / "runs")))
     for start in (lambda: training.train(job), lambda: local.train(job), jobs.main):
         with pytest.raises(UserError, match="SDK is not installed"):
             start()

@@ -40,7 +40,7 @@ def test_a_missing_docker_is_one_clear_line(
     script: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_docker(tmp_path / "bin", monkeypatch, script)
-    job = training_job("vision.train", ["--tiny"], Place(mode="local", out=str(tmp_path / "runs")))
+    job = training_job("vision.train", ["--tiny"], Place(execution_mode="local", out=str(tmp_path / "runs")))
     with pytest.raises(UserError) as error:
         local.train(job)
     assert error.value.what == text
@@ -69,7 +69,8 @@ def test_local_mode_has_a_root_of_its_own_and_none_of_your_keys(
     monkeypatch.setattr(local, "docker_has", lambda image: True)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAREALKEY")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    outcome = local.train(training_job("vision.train", ["--tiny"], Place(mode="local", out=str(tmp_path / "runs"))))
+    place = Place(execution_mode="local", out=str(tmp_path / "runs"))
+    outcome = local.train(training_job("vision.train", ["--tiny"], place))
     assert outcome is not None
     assert (outcome.status, outcome.exit_code) == ("Failed", 1)
     (said,) = asked
@@ -94,7 +95,7 @@ def test_an_image_that_can_not_be_pulled_is_one_line(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(sagemaker.train, "ModelTrainer", Trainer)
     monkeypatch.setattr(local, "docker_has", lambda image: True)
-    place = Place(mode="local", image="no/such:image", out=str(tmp_path / "runs"))
+    place = Place(execution_mode="local", image="no/such:image", out=str(tmp_path / "runs"))
     with pytest.raises(UserError, match=r"`docker pull no/such:image` failed\.\nName another image with --image\."):
         local.train(training_job("vision.train", ["--tiny"], place))
     assert not (tmp_path / "runs").exists()
@@ -122,7 +123,7 @@ def test_the_unmodified_sdk_runs_our_code_in_local_mode(
     monkeypatch.setenv("SHIM_PATH", f"{own}:/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "input").mkdir()  # the SDK deletes such a folder under its default root, the current folder
-    place = Place(mode="local", image="local", instance_count=hosts, processes=processes, out=str(tmp_path / "runs"))
+    place = Place("local", image="local", instance_count=hosts, processes=processes, out=str(tmp_path / "runs"))
     outcome = local.train(training_job(example, ["--tiny"], place))
     assert outcome is not None
     assert (outcome.status, outcome.failure_reason) == ("Completed", "")

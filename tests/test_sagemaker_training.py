@@ -27,7 +27,7 @@ pytest.importorskip("sagemaker.core")
 
 BUCKET = "sagemaker-us-east-1-123456789012"
 ROLE = "arn:aws:iam::123456789012:role/trainer"
-DRY = Place(mode="aws", dry_run=True, region="us-east-1", role=ROLE, bucket=BUCKET)
+DRY = Place(execution_mode="aws", dry_run=True, region="us-east-1", role=ROLE, bucket=BUCKET)
 
 
 def requested(capfd: pytest.CaptureFixture[str], example: str, *arguments: str, **place: Any) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def boto() -> Iterator[Any]:
 
 
 def aws_job(tmp_path: Path, name: str, **place: Any) -> TrainingJob:
-    asked = Place(mode="aws", region="us-east-1", role="trainer", out=str(tmp_path), job_name=name, **place)
+    asked = Place(execution_mode="aws", region="us-east-1", role="trainer", out=str(tmp_path), job_name=name, **place)
     return training_job("vision.train", ["--tiny"], asked)
 
 

@@ -25,7 +25,7 @@ pytest.importorskip("optuna")
 
 BUCKET = "sagemaker-us-east-1-123456789012"
 ROLE = "arn:aws:iam::123456789012:role/trainer"
-DRY = Place(mode="aws", dry_run=True, region="us-east-1", role=ROLE, bucket=BUCKET)
+DRY = Place(execution_mode="aws", dry_run=True, region="us-east-1", role=ROLE, bucket=BUCKET)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -188,7 +188,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, found: list[dict[str, Any]]) -> No
 
 
 def test_the_whole_flow(aws: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any, tmp_path: Path) -> None:
-    place = Place(mode="aws", region="us-east-1", role="trainer", job_name="tune-ladder", out=str(tmp_path))
+    place = Place(execution_mode="aws", region="us-east-1", role="trainer", job_name="tune-ladder", out=str(tmp_path))
     plan = tuning.tuning("research.ladder", ["--epochs", "5"], place, jobs=4, parallel=2)
     answered(monkeypatch, summaries("tune-ladder"))
     result = tuning.tune(plan)
@@ -214,7 +214,7 @@ def test_the_whole_flow(aws: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any, t
 
 
 def test_no_training_was_completed(aws: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    place = Place(mode="aws", region="us-east-1", role="trainer", job_name="tune-bad", out=str(tmp_path))
+    place = Place(execution_mode="aws", region="us-east-1", role="trainer", job_name="tune-bad", out=str(tmp_path))
     failed = [s for s in summaries("tune-bad") if s["TrainingJobStatus"] == "Failed"]
     answered(monkeypatch, failed * 2)
     with pytest.raises(UserError, match="None of the jobs of tune-bad was completed") as error:

@@ -17,7 +17,7 @@ from common import example as catalogue
 from common.errors import UserError
 from common.sagemaker import batch, models, transform, transform_jobs
 from common.sagemaker.batches import LINE, NONE, File, Format, find_files, format_of, pieces
-from common.sagemaker.options import Where
+from common.sagemaker.job import Where
 from common.sagemaker.server import Answer, Server
 from common.sagemaker.transform import Job, Settings, send_all
 from tests.sagemaker_helpers import BUCKET, IMAGE, REGION, ROLE, Requests, account, artifact_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.sagemaker import dry_run
-from common.sagemaker.job import Place
+from common.sagemaker.job import Where
 
 PROJECT = "pytorch-use-cases"  # tag of all that this project creates
 ROLE_VARIABLE = "SAGEMAKER_ROLE_ARN"
@@ -79,7 +79,7 @@ def require_sdk() -> None:
         raise UserError("The SageMaker SDK is not installed.", "Install it with: pip install -e '.[sagemaker]'")
 
 
-def session(place: Place) -> Account:
+def session(place: Where) -> Account:
     """The account that a place names; reads only.
 
     Raises:

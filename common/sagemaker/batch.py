@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
+from common.command import say
 from common.errors import UserError
 from common.folders import check_writable
 from common.sagemaker import models, prices, transform, transform_jobs
 from common.sagemaker.account import session
 from common.sagemaker.batches import FORMATS, LINE, NONE, Format, find_files, format_of
-from common.sagemaker.job import job_name
-from common.sagemaker.options import Where
+from common.sagemaker.job import Where, job_name
 from common.sagemaker.transform import Job, Result, Settings
 
 FAILED = 1  # exit code: some inputs have an error in place of an answer
@@ -47,8 +46,8 @@ def run(
     if where.mode == "fast-local":
         return _show(transform.run_here(job))
     image = models.required_image(where.image)
-    account = session(where.place)
-    _say(_cost(settings))
+    account = session(where)
+    say(_cost(settings))
     result = transform_jobs.run_on_aws(account, job, image)
     return _show(result) if result else 0
 
@@ -66,10 +65,10 @@ def _format(names: list[str], content_type: str | None, split_lines: bool | None
 
 def _show(result: Result) -> int:
     for name, reason in result.failures[:SHOWN]:
-        _say(f"failed     {name}: {reason}")
+        say(f"failed     {name}: {reason}")
     if len(result.failures) > SHOWN:
-        _say(f"failed     … and {len(result.failures) - SHOWN} more")
-    _say(f"{result.rows} inputs, {len(result.failures)} failed: {result.folder / 'predictions.jsonl'}")
+        say(f"failed     … and {len(result.failures) - SHOWN} more")
+    say(f"{result.rows} inputs, {len(result.failures)} failed: {result.folder / 'predictions.jsonl'}")
     return FAILED if result.failures else 0
 
 
@@ -78,7 +77,3 @@ def _cost(settings: Settings) -> str:
     if hourly is None:
         return f"cost       no price known for {settings.instance_type}; see {prices.PRICE_PAGE}"
     return f"cost       about ${hourly:.2f} for each hour that the job takes (estimate: us-east-1, {prices.AS_OF})"
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.command import say
+
 _CHANGES = ("Create", "Update", "Delete", "Stop", "Register", "Put", "Invoke")  # a call of these is worth showing
 
 
@@ -36,7 +38,7 @@ def show(operation: str, request: dict[str, Any]) -> None:
 def say_upload(files: Sequence[Path], uri: str) -> None:
     """Says on stderr what would be uploaded."""
     size = sum(file.stat().st_size for file in files)
-    sys.stderr.write(f"would upload {len(files)} files, {size / 1e6:.1f} MB, to {uri}\n")
+    say(f"would upload {len(files)} files, {size / 1e6:.1f} MB, to {uri}")
 
 
 def _show(params: dict[str, Any], model: Any, **_: Any) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from common.command import say
 from common.errors import UserError
 from common.sagemaker import hosting, local_endpoints, models, prices
 from common.sagemaker.account import session
 from common.sagemaker.batches import format_of
 from common.sagemaker.dry_run import show
 from common.sagemaker.hosting import Hosting
-from common.sagemaker.job import job_name
-from common.sagemaker.options import Where
+from common.sagemaker.job import Where, job_name
 
 COMMAND = "python sagemaker/deploy.py"
 HOUR = 3600.0
@@ -45,16 +44,16 @@ def _put(source: str, name: str | None, settings: Hosting, where: Where, replace
         raise UserError("--dry-run shows requests to AWS, and fast-local sends none.", "Add --execution-mode aws.")
     with local_endpoints.Endpoint(name, model, where.out, replace) as endpoint:
         out = "" if where.out == "runs" else f" --out {where.out}"
-        _say(f"endpoint   {name}, at http://127.0.0.1:{endpoint.server.port}/invocations")
-        _say(f"ask it     {COMMAND} invoke {name} FILE{out}")
-        _say(f"end it     Ctrl-C, or: {COMMAND} delete {name}{out}")
+        say(f"endpoint   {name}, at http://127.0.0.1:{endpoint.server.port}/invocations")
+        say(f"ask it     {COMMAND} invoke {name} FILE{out}")
+        say(f"end it     Ctrl-C, or: {COMMAND} delete {name}{out}")
         endpoint.serve()
 
 
 def _put_on_aws(name: str, model: models.Model, settings: Hosting, where: Where, replace: bool) -> None:
     image = models.required_image(where.image)
-    account = session(where.place)
-    _say(_cost(settings))
+    account = session(where)
+    say(_cost(settings))
     uri = model.upload(account)
     deployment = hosting.plan(name, model, uri, image, account.role, settings)
     if account.dry_run:
@@ -62,15 +61,15 @@ def _put_on_aws(name: str, model: models.Model, settings: Hosting, where: Where,
             show(operation, request)
         return
     (hosting.update if replace else hosting.create)(account.boto, deployment)
-    _say(f"endpoint   {name}")
-    _say(f"ask it     {COMMAND} invoke {name} FILE --execution-mode aws")
-    _say(f"end it     {COMMAND} delete {name} --execution-mode aws (it costs money until then)")
+    say(f"endpoint   {name}")
+    say(f"ask it     {COMMAND} invoke {name} FILE --execution-mode aws")
+    say(f"end it     {COMMAND} delete {name} --execution-mode aws (it costs money until then)")
 
 
 def invoke(name: str, body: bytes, content_type: str, accept: str, where: Where) -> bytes:
     """The answer of an endpoint; UserError with the server's reason where it refuses the input."""
     if _on_aws(where):
-        return hosting.invoke(session(where.place).boto, name, body, content_type, accept)
+        return hosting.invoke(session(where).boto, name, body, content_type, accept)
     answer = local_endpoints.find(name, where.out).invoke(body, content_type, accept)
     if answer.status != 200:
         raise UserError(f"The endpoint {name} refused the request: {answer.reason}")
@@ -80,12 +79,12 @@ def invoke(name: str, body: bytes, content_type: str, accept: str, where: Where)
 def delete(name: str, where: Where) -> None:
     """Removes an endpoint with everything that was made for it; UserError if it is not there."""
     if _on_aws(where):
-        removed = hosting.delete(session(where.place).boto, name)
+        removed = hosting.delete(session(where).boto, name)
     else:
         local_endpoints.delete(name, where.out)
         removed = [f"endpoint {name}"]
     for line in removed:
-        _say(f"deleted    {line}")
+        say(f"deleted    {line}")
 
 
 def request_body(file: Path | None, value: str | None, content_type: str | None) -> tuple[bytes, str]:
@@ -123,8 +122,3 @@ def _cost(settings: Hosting) -> str:
     most = prices.cost(settings.instance_type, settings.max_instances or settings.instances, HOUR) or hourly
     upto = f", up to ${most:.2f} when scaled" if most > hourly else ""
     return f"cost       about ${hourly:.2f} an hour until it is deleted{upto} (estimate: us-east-1, {prices.AS_OF})"
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from common.sagemaker import contract, staging
 from common.sagemaker.contract import Host, Tree
 from common.sagemaker.entry import CHECKPOINTS
 from common.sagemaker.job import TrainingJob
-from common.sagemaker.processes import Hosts
+from common.sagemaker.processes import Hosts, free_port
 
 MODEL = "model.tar.gz"
 LET_GO = 15.0  # seconds for the processes of a killed launcher to save and end
@@ -93,7 +92,7 @@ def train(job: TrainingJob) -> Outcome | None:
         sys.stdout.write(json.dumps(describe(job), indent=2) + "\n")
         return None
     if done is not None:
-        _say(job, f"The job {job.name} is finished already; nothing was changed.")
+        job.say(f"The job {job.name} is finished already; nothing was changed.")
         return done
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +128,7 @@ def _run(job: TrainingJob, folder: Path, lock: int) -> Outcome:
     write_json(folder / "job.json", {**describe(job), "status": "InProgress"})
     trees = [Tree(root / f"algo-{rank + 1}") for rank in range(job.place.instance_count)]
     staged = staging.stage(job.example, trees[0].code)
-    _say(job, f"job        {job.name} ({job.place.dialect}, {len(staged.files)} files, {staged.bytes / 1e3:.0f} kB)")
+    job.say(f"job        {job.name} ({job.place.dialect}, {len(staged.files)} files, {staged.bytes / 1e3:.0f} kB)")
     commands = _prepare(job, trees, folder / "checkpoints", root)
     hosts = Hosts(commands, folder / "log.txt", quiet=job.quiet, keep=lock)
     code = hosts.wait(job.place.max_run)
@@ -138,17 +137,28 @@ def _run(job: TrainingJob, folder: Path, lock: int) -> Outcome:
         staging.pack(trees[0].model, folder / MODEL)
     elif not hosts.stopped:
         reason = reason or f"exit code {code}; see {folder / 'log.txt'}"
-        (folder / "failure").write_text(reason, encoding="utf-8")
     output = trees[0].output / "data"
     if output.is_dir():
         output.rename(folder / "output")
     status = "Completed" if code == 0 else "Stopped" if hosts.stopped else "Failed"
+    seconds = round(time.monotonic() - began, 3)
+    outcome = conclude(job, folder, status, "" if hosts.stopped else reason, code, seconds=seconds)
+    _remove(root)
+    return outcome
+
+
+def conclude(job: TrainingJob, folder: Path, status: str, reason: str, exit_code: int, **more: Any) -> Outcome:
+    """The outcome of a job whose files lie in its folder; writes job.json, and the reason of a failure.
+
+    Args:
+        more: what else job.json shall say.
+    """
+    if reason:
+        (folder / "failure").write_text(reason, encoding="utf-8")
     result = folder / "output" / "result.json"
     metrics = read_json(result)["metrics"] if result.exists() else {}
-    outcome = Outcome(folder, status, "" if hosts.stopped else reason, folder / MODEL, metrics, code)
-    seconds = round(time.monotonic() - began, 3)
-    write_json(folder / "job.json", {**describe(job), **outcome.to_json(), "seconds": seconds})
-    _remove(root)
+    outcome = Outcome(folder, status, reason, folder / MODEL, metrics, exit_code)
+    write_json(folder / "job.json", {**describe(job), **outcome.to_json(), **more})
     return outcome
 
 
@@ -159,7 +169,7 @@ def _prepare(
     hyperparameters, count = strings(job), processes(job)
     words = [contract.ENTRY, *contract.arguments(hyperparameters, job.place.dialect)]
     isolation = _isolation(root / "isolation")
-    port = _free_port()
+    port = free_port()
     commands = []
     for rank, tree in enumerate(trees):
         host = Host(rank, len(trees), count, _gpus())
@@ -261,15 +271,3 @@ def _gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
-
-
-def _say(job: TrainingJob, line: str) -> None:
-    if not job.quiet:
-        sys.stderr.write(line + "\n")

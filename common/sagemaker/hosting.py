@@ -5,15 +5,15 @@ By boto3 alone: what the resource classes of SDK 3 add is no help here, and they
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from common.command import say
 from common.config import option
 from common.errors import UserError, nearest
+from common.sagemaker import watch
 from common.sagemaker.account import tags as tags_of
 from common.sagemaker.job import job_name
 from common.sagemaker.models import Model, create_model, explain_refusals
@@ -229,18 +229,17 @@ def _make_parts(sagemaker: Any, deployment: Deployment, undo: ExitStack) -> None
 
 def _wait(sagemaker: Any, endpoint: str, meanwhile: str, undo: ExitStack) -> dict[str, Any]:
     """Looks until the endpoint has settled. Ctrl-C leaves it to itself: SageMaker can't stop half-way."""
-    began = time.monotonic()
+    going = (meanwhile, "SystemUpdating", "RollingBack")
     try:
-        while True:
-            state: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=endpoint)
-            status = state["EndpointStatus"]
-            sys.stderr.write(f"{endpoint}  {status}  {time.monotonic() - began:.0f} s\n")
-            if status not in (meanwhile, "SystemUpdating", "RollingBack"):
-                return state
-            time.sleep(POLL)
+        return watch.until(
+            lambda: sagemaker.describe_endpoint(EndpointName=endpoint),
+            lambda state: state["EndpointStatus"] not in going,
+            lambda state, seconds: f"{endpoint}  {state['EndpointStatus']}  {seconds:.0f} s",
+            POLL,
+        )
     except KeyboardInterrupt:
         undo.pop_all()
-        sys.stderr.write(f"{endpoint} goes on {meanwhile.lower()} by itself; remove it with: delete {endpoint}\n")
+        say(f"{endpoint} goes on {meanwhile.lower()} by itself; remove it with: delete {endpoint}")
         raise
 
 
@@ -276,4 +275,4 @@ def _quietly(action: Callable[..., Any], **arguments: str) -> None:
     try:
         action(**arguments)
     except ClientError as error:
-        sys.stderr.write(f"could not clean up {next(iter(arguments.values()))}: {error}\n")
+        say(f"could not clean up {next(iter(arguments.values()))}: {error}")

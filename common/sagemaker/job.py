@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from common import arguments, execute
+from common.command import say
 from common.config import check_fields, flag, option
 from common.errors import UserError, nearest
 from common.example import Example, get
@@ -26,28 +26,41 @@ _GROUP = "SageMaker"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a job runs, and on what: all that `--execution-mode` brings with it."""
+class Where:
+    """Where something runs, and in whose name."""
 
-    mode: str = option("fast-local", "where the job runs", group=_GROUP)
+    execution_mode: str = option("fast-local", f"where to run: {', '.join(MODES)}", group=_GROUP)
+    role: str | None = option(None, "IAM role (aws)", group=_GROUP, unset="$SAGEMAKER_ROLE_ARN")
+    bucket: str | None = option(None, "S3 bucket for all that is sent and made (aws)", group=_GROUP,
+                                unset="the account's")  # fmt: skip
+    region: str | None = option(None, "AWS region", group=_GROUP, unset="that of your AWS settings")
+    image: str | None = option(None, "container image; to serve, the one with our server", group=_GROUP,
+                               unset="AWS's, to train")  # fmt: skip
+    dry_run: bool = option(False, "show what would be done, and do nothing", group=_GROUP)
+    out: str = option("runs", "folder for results; a job's are in sagemaker/JOB", group=_GROUP)
+
+    @property
+    def mode(self) -> str:
+        """One of MODES; UserError for another word."""
+        return normal_mode(self.execution_mode)
+
+
+@dataclass(frozen=True)
+class Place(Where):
+    """Where a training job runs, and on what: all that `--execution-mode` brings with it."""
+
     instance_type: str = option("ml.m5.xlarge", "machine that trains (aws)", group=_GROUP)
     instance_count: int = option(1, "how many of them", group=_GROUP, at_least=1, at_most=64)
     processes: int = option(1, "processes on each; 0 for one a GPU", group=_GROUP, at_least=0, at_most=64)
     spot: bool = option(False, "spare capacity: cheaper, interrupted and resumed at times (aws)", group=_GROUP)
     max_run: int = option(3600, "seconds after which the job is stopped", group=_GROUP, at_least=1, at_most=2_419_200)
-    role: str | None = option(None, "IAM role of the job (aws)", group=_GROUP, unset="$SAGEMAKER_ROLE_ARN")
-    bucket: str | None = option(None, "S3 bucket for code, data and results (aws)", group=_GROUP, unset="the account's")
-    region: str | None = option(None, "AWS region", group=_GROUP, unset="that of your AWS settings")
-    image: str | None = option(None, "container image", group=_GROUP, unset="AWS's for PyTorch")
     job_name: str | None = option(None, "name of the job; say it again to continue it", group=_GROUP, unset="the time")
     dialect: str = option(
         "v3", "how hyperparameters arrive: by SDK 3, or as tuning passes them", group=_GROUP, choices=("v3", "classic")
     )
-    dry_run: bool = option(False, "show what would be done, and do nothing", group=_GROUP)
     data: str | None = option(
         None, "folder, file or s3:// prefix with the data set", group=_GROUP, unset="as the example has it"
     )
-    out: str = option("runs", "folder for results; a job's are in sagemaker/JOB", group=_GROUP)
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,11 @@ class TrainingJob:
     channels: dict[str, str]
     place: Place
     quiet: bool = False
+
+    def say(self, line: str) -> None:
+        """One line on stderr, if the job is not to be quiet."""
+        if not self.quiet:
+            say(line)
 
 
 def normal_mode(text: str) -> str:
@@ -107,7 +125,7 @@ def job_of(example: Example, options: execute.Options, said: dict[str, Any], pla
     Args:
         said: settings by field name.
     """
-    place = dataclasses.replace(place, mode=normal_mode(place.mode))
+    place = replace(place, execution_mode=place.mode)
     check_fields(place)
     name = place.job_name or job_name(example.name)
     if not NAME.fullmatch(name):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.command import print_json
+from common.command import print_json, say
 from common.errors import UserError, nearest
 from common.sagemaker import watch
 from common.sagemaker.account import PROJECT, connect, identity, require_sdk
@@ -123,7 +123,7 @@ def show_list(found: list[Found], as_json: bool) -> None:
         print_json([{**vars(item), "created": item.created.isoformat()} for item in found])
         return
     if not found:
-        sys.stderr.write("this project has started nothing in this region\n")
+        say("this project has started nothing in this region")
     width = max((len(item.name) for item in found), default=0)
     for item in found:
         when = item.created.strftime("%Y-%m-%d %H:%M")
@@ -177,7 +177,7 @@ def stop(boto: Any, kind: Kind, name: str) -> None:
         getattr(boto.client("sagemaker"), f"stop_{kind.snake}")(**{kind.name_key: name})
     except ClientError as error:
         raise UserError(f"{name} was not stopped: {error.response['Error']['Message']}") from None
-    sys.stderr.write(f"{name} is being stopped\n")
+    say(f"{name} is being stopped")
 
 
 def logs(boto: Any, kind: Kind, name: str) -> int:

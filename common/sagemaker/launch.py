@@ -13,7 +13,7 @@ import typer
 
 from common import arguments
 from common.command import exit_with, print_json
-from common.config import field_types, flag
+from common.config import flag
 from common.errors import UserError
 from common.example import Example
 from common.execute import Options
@@ -71,7 +71,7 @@ def script(
         return action(example, of_example, place, **mine)
 
     chosen = own("example", str, typer.Argument(help="one of: python -m common"), "vision.train")
-    run.__signature__ = inspect.Signature([chosen, *options, *parameters(leave_out)])  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature([chosen, *options, *arguments.parameters(Place, leave_out)])  # type: ignore[attr-defined]
     run.__doc__ = f"{help} What follows -- goes to the example."
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     app.command()(run)
@@ -83,24 +83,18 @@ def own(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def parameters(leave_out: Sequence[str] = _OWN) -> list[inspect.Parameter]:
-    """What `--execution-mode` adds to the command line of an example.
-
-    Args:
-        leave_out: fields of Place that are no options there.
-    """
-    types = field_types(Place)
-    fields = [f for f in dataclasses.fields(Place) if f.name not in leave_out]
-    return [arguments.parameter(f, *types[f.name], name=_flag(f.name)) for f in fields]
+def parameters() -> list[inspect.Parameter]:
+    """What `--execution-mode` adds to the command line of an example."""
+    return arguments.parameters(Place, leave_out=_OWN)
 
 
 def taken_place(options: Options, said: dict[str, Any]) -> Place | None:
     """The place that a command line names, taken out of what was said; None where training is to happen here."""
     fields = [f.name for f in dataclasses.fields(Place) if f.name not in _OWN]
     given = {name: said.pop(name) for name in fields if name in said}
-    if given and "mode" not in given:
+    if given and "execution_mode" not in given:
         raise UserError(
-            f"{_flag(next(iter(given)))} belongs to a job.", "Say --execution-mode fast-local, local or aws."
+            f"{flag(next(iter(given)))} belongs to a job.", "Say --execution-mode fast-local, local or aws."
         )
     return Place(**given, out=options.out) if given else None
 
@@ -119,12 +113,7 @@ def launch(job: TrainingJob, *, json: bool = False) -> int:
     outcome: Outcome | None = importlib.import_module(_RUNNERS[job.place.mode]).train(job)
     if outcome is None:  # a dry run
         return 0
-    if not job.quiet:
-        sys.stderr.write("\n".join(outcome.lines()) + "\n")
+    job.say("\n".join(outcome.lines()))
     if json:
         print_json(outcome.to_json())
     return outcome.exit_code
-
-
-def _flag(name: str) -> str:
-    return "--execution-mode" if name == "mode" else flag(name)

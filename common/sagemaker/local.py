@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, TextIO
 
+from common.command import say
 from common.errors import UserError
 from common.sagemaker import results
 from common.sagemaker.account import Account, connect, identity, require_sdk, sdk_session
@@ -37,7 +38,7 @@ def train(job: TrainingJob) -> Outcome | None:
     place = job.place
     image = place.image or image_uri("ml.g5.xlarge" if has_gpu() else "ml.m5.xlarge", place.region or IMAGE_REGION)
     if place.dry_run:
-        sys.stderr.write(f"would run {job.name} in {image} by docker compose on this machine\n")
+        say(f"would run {job.name} in {image} by docker compose on this machine")
         return None
     here = docker_has(image)
     account = _account(place, needed=not here or any(c.startswith("s3://") for c in job.channels.values()))

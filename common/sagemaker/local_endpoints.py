@@ -7,12 +7,12 @@ number that may mean another one by now.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from common.command import say
 from common.config import read_json
 from common.errors import UserError, nearest
 from common.files import write_json
@@ -82,7 +82,7 @@ class Endpoint:
             if not self.server.running:
                 raise UserError(f"The server of {self.name} has ended.", f"See {self._file.with_suffix('.log')}.")
             time.sleep(0.2)
-        sys.stderr.write(f"{self.name} was deleted or replaced.\n")
+        say(f"{self.name} was deleted or replaced.")
 
 
 def check_name(name: str) -> None:

@@ -7,41 +7,13 @@ import inspect
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import typer
 
 from common import arguments
 from common.command import exit_with
-from common.config import check_fields, field_types, option
-from common.sagemaker.job import Place, normal_mode
-
-_GROUP = "SageMaker"
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where a model is put to use, and in whose name."""
-
-    execution_mode: str = option("fast-local", "where: fast-local or aws", group=_GROUP)
-    image: str | None = option(None, "container image with our server", group=_GROUP, unset="none; aws needs one")
-    role: str | None = option(None, "IAM role", group=_GROUP, unset="$SAGEMAKER_ROLE_ARN")
-    bucket: str | None = option(None, "S3 bucket for models, data and results", group=_GROUP, unset="the account's")
-    region: str | None = option(None, "AWS region", group=_GROUP, unset="that of your AWS settings")
-    dry_run: bool = option(False, "show the requests, send none", group=_GROUP)
-    out: str = option("runs", "folder under which runs and jobs are kept", group=_GROUP)
-
-    @property
-    def mode(self) -> str:
-        """One of `job.MODES`; UserError for another word."""
-        return normal_mode(self.execution_mode)
-
-    @property
-    def place(self) -> Place:
-        """The same as `account.session` takes it."""
-        fields = {name: getattr(self, name) for name in ("role", "bucket", "region", "image", "dry_run", "out")}
-        return Place(mode=self.mode, **fields)
+from common.config import check_fields
 
 
 def takes(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -61,11 +33,7 @@ def takes(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             return function(**given)
 
         own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name not in groups]
-        added = [
-            arguments.parameter(f, *field_types(group)[f.name])
-            for group in groups.values()
-            for f in dataclasses.fields(group)
-        ]
+        added = [parameter for group in groups.values() for parameter in arguments.parameters(group)]
         signature = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added
         run.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         run.__name__, run.__doc__ = function.__name__, function.__doc__

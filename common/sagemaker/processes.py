@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -108,6 +109,14 @@ class Hosts:
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)
+
+
+def free_port() -> int:
+    """A port of the loopback device that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

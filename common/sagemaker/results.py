@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from common.config import read_json
 from common.errors import UserError
-from common.files import explain_write_errors, write_json, write_whole
+from common.files import explain_write_errors, write_whole
 from common.sagemaker import watch
-from common.sagemaker.fast_local import MODEL, Outcome, describe
+from common.sagemaker.fast_local import MODEL, Outcome, conclude
 from common.sagemaker.job import TrainingJob
 
 
@@ -32,7 +31,8 @@ def fetch(job: TrainingJob, boto: Any, description: dict[str, Any]) -> Outcome:
     reason = ""
     if description["TrainingJobStatus"] == "Failed":
         reason = watch.failure_reason(description.get("FailureReason", ""))
-    return _outcome(job, folder, description["TrainingJobStatus"], reason)
+    status = description["TrainingJobStatus"]
+    return conclude(job, folder, status, reason, int(status != "Completed"))
 
 
 def collect_local(job: TrainingJob, root: Path, log: Path, error: str) -> Outcome:
@@ -54,7 +54,7 @@ def collect_local(job: TrainingJob, root: Path, log: Path, error: str) -> Outcom
     failure = left / "output" / "failure"
     said = failure.read_text(encoding="utf-8") if failure.exists() else ""
     reason = watch.failure_reason(said or error, lines) if error else ""
-    return _outcome(job, folder, "Failed" if error else "Completed", reason)
+    return conclude(job, folder, "Failed" if error else "Completed", reason, int(bool(error)))
 
 
 def _empty_folder(job: TrainingJob) -> Path:
@@ -66,17 +66,6 @@ def _empty_folder(job: TrainingJob) -> Path:
         for stale in (MODEL, "failure"):
             (folder / stale).unlink(missing_ok=True)
     return folder
-
-
-def _outcome(job: TrainingJob, folder: Path, status: str, reason: str) -> Outcome:
-    """The outcome of a job whose files lie in a folder; writes job.json, and the reason of a failure."""
-    if reason:
-        (folder / "failure").write_text(reason, encoding="utf-8")
-    result = folder / "output" / "result.json"
-    metrics = read_json(result)["metrics"] if result.exists() else {}
-    outcome = Outcome(folder, status, reason, folder / MODEL, metrics, 0 if status == "Completed" else 1)
-    write_json(folder / "job.json", {**describe(job), **outcome.to_json()})
-    return outcome
 
 
 def unpack(archive: Path, folder: Path) -> None:

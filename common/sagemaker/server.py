@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.sagemaker.processes import free_port
 
 SERVE = Path(__file__).parents[2] / "sagemaker" / "serve"
 STARTUP = 240.0  # seconds that a model may take to load; SageMaker gives it this long too, by default
@@ -118,7 +118,7 @@ class Server:
         timeout: float = TIMEOUT,
     ) -> None:
         self._log = log
-        self.port = _free_port()
+        self.port = free_port()
         self.client = Client(self.port, timeout)
         self.environment = {
             **os.environ, "SM_MODEL_DIR": str(model.resolve()),
@@ -175,10 +175,3 @@ class Server:
         said = self._log.read_bytes()[self._begin :].decode(errors="replace").strip()
         error = said.rpartition("error: ")[2] if "error: " in said else said.rpartition("\n")[2]
         return f"It said: {' '.join(error.split())}" if error else ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

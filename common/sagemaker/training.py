@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -41,16 +40,16 @@ def train(job: TrainingJob) -> Outcome | None:
     account = session(job.place)
     check_machine(account, job.place.instance_type)
     name = job.name if account.dry_run else free_name(account, job.name)
-    say(job, prices.estimate(job.place.instance_type, job.place.instance_count, job.place.max_run, job.place.spot))
+    job.say(prices.estimate(job.place.instance_type, job.place.instance_count, job.place.max_run, job.place.spot))
     with tempfile.TemporaryDirectory(prefix="source-") as folder:
         staged = stage(job.example, Path(folder) / "code")
-        say(job, f"source     {len(staged.files)} files, {staged.bytes / 1e3:.0f} kB")
+        job.say(f"source     {len(staged.files)} files, {staged.bytes / 1e3:.0f} kB")
         request = training_request(job, name, account, staged.folder)
     if account.dry_run:
         dry_run.show("CreateTrainingJob", request)
         return None
     create(account, request)
-    say(job, f"started    {name}; watch it with: python sagemaker/jobs.py logs {name}")
+    job.say(f"started    {name}; watch it with: python sagemaker/jobs.py logs {name}")
     description = watch.follow(account.boto, name)
     return results.fetch(job, account.boto, description)
 
@@ -212,12 +211,6 @@ def refused(error: Any) -> UserError:
         "ThrottlingException": "Wait a minute and try again.",
     }
     return UserError(f"AWS refuses: {message}", hints.get(code, f"({code})"))
-
-
-def say(job: TrainingJob, line: str) -> None:
-    """One line on stderr, if the job is not to be quiet."""
-    if not job.quiet:
-        sys.stderr.write(line + "\n")
 
 
 def _capture(params: dict[str, Any], **_: Any) -> None:

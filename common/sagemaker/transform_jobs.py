@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.command import say
 from common.errors import UserError
+from common.sagemaker import watch
 from common.sagemaker.account import PROJECT, Account, tags
 from common.sagemaker.batches import LINE, ROWS, File
 from common.sagemaker.dry_run import show
 from common.sagemaker.models import ARCHIVE, Model, create_model, explain_refusals, list_uris, split_uri
 from common.sagemaker.transform import Job, Result, join, layout_of, parse_answers, write_tables
 
-ENDED = ("Completed", "Failed", "Stopped")
 POLL = 15.0  # seconds between two looks at a job
 
 
@@ -79,18 +78,16 @@ def _upload(account: Account, job: Job) -> str:
 
 def _wait(sagemaker: Any, name: str) -> dict[str, Any]:
     """Looks until the job has ended. Ctrl-C stops it, so that it costs no more."""
-    began = time.monotonic()
     try:
-        while True:
-            state: dict[str, Any] = sagemaker.describe_transform_job(TransformJobName=name)
-            status = state["TransformJobStatus"]
-            sys.stderr.write(f"{name}  {status}  {time.monotonic() - began:.0f} s\n")
-            if status in ENDED:
-                return state
-            time.sleep(POLL)
+        return watch.until(
+            lambda: sagemaker.describe_transform_job(TransformJobName=name),
+            lambda state: state["TransformJobStatus"] in watch.ENDED,
+            lambda state, seconds: f"{name}  {state['TransformJobStatus']}  {seconds:.0f} s",
+            POLL,
+        )
     except KeyboardInterrupt:
         sagemaker.stop_transform_job(TransformJobName=name)
-        sys.stderr.write(f"{name} is being stopped.\n")
+        say(f"{name} is being stopped.")
         raise
 
 

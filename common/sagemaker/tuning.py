@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import Any, NoReturn
 import typer
 
 from common import arguments
-from common.command import print_json
+from common.command import print_json, say
 from common.config import check_fields
 from common.errors import UserError, nearest
 from common.example import Example, get
 from common.execute import Options
 from common.files import write_json
 from common.sagemaker import launch
-from common.sagemaker.job import Place, job_name, normal_mode
+from common.sagemaker.job import Place, job_name
 from common.tune import page
 from common.tune.space import Space, space_of
 
@@ -101,7 +100,7 @@ def tuning(
     for flag, value in (("jobs", jobs), ("parallel", parallel)):
         if value < 1:
             raise UserError(f"--{flag} {value}: it must be at least 1.")
-    place = dataclasses.replace(place, mode=normal_mode(place.mode), dialect="classic")
+    place = dataclasses.replace(place, dialect="classic")
     check_fields(place)
     chosen = get(example)
     options, said = arguments.parse(chosen, of_example)
@@ -145,9 +144,3 @@ def describe(plan: Tuning) -> str:
     facts = {"tuning_job": plan.name, "example": plan.example.name, "objective": plan.example.objective}
     return json_.dumps(facts | {"goal": plan.example.goal, "jobs": plan.jobs, "parallel": plan.parallel,
                                 "ranges": plain_ranges(plan.space.ranges), "fixed": plan.said}, indent=2)  # fmt: skip
-
-
-def say(line: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -9,30 +9,29 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from common import arguments
+from common.command import say
 from common.config import Range
 from common.errors import UserError
 from common.execute import asked_config
 from common.run import Interrupted
-from common.sagemaker import contract, prices
+from common.sagemaker import contract, prices, watch
 from common.sagemaker.account import Account, session, tags
 from common.sagemaker.entry import TRIAL
 from common.sagemaker.fast_local import strings
 from common.sagemaker.job import TrainingJob, metric_definitions, training_job
 from common.sagemaker.staging import pack, stage
 from common.sagemaker.training import CHECKPOINTS, SPOT_PATIENCE, image_uri, refused
-from common.sagemaker.tuning import Tuning, say
+from common.sagemaker.tuning import Tuning
 from common.tune.found import Found
 from common.tune.space import Where
 from common.tune.study import Row
 
 SECONDS = 15.0  # between two questions to AWS
 DISK = 30  # GB of each machine
-ENDED = ("Completed", "Failed", "Stopped")
 STATES = {"Completed": "complete", "Stopped": "pruned", "Failed": "failed", "InProgress": "running"}
 
 
@@ -186,17 +185,13 @@ def follow(client: Any, name: str, seconds: float = SECONDS) -> dict[str, Any]:
     Raises:
         Interrupted: Ctrl-C. The job runs on, and is said to.
     """
-    shown = ""
     try:
-        while True:
-            description: dict[str, Any] = client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-            line = progress_line(description)
-            if line != shown:
-                say(line)
-            shown = line
-            if description["HyperParameterTuningJobStatus"] in ENDED:
-                return description
-            time.sleep(seconds)
+        return watch.until(
+            lambda: client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name),
+            lambda state: state["HyperParameterTuningJobStatus"] in watch.ENDED,
+            lambda state, _: progress_line(state),
+            seconds,
+        )
     except KeyboardInterrupt:
         say(f"{name} runs on. See its results: the same command with --job-name {name}; end it: "
             f"python sagemaker/jobs.py stop {name}")  # fmt: skip

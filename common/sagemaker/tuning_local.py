@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments
+from common.command import say
 from common.config import read_json
 from common.errors import UserError
 from common.folders import check_writable
 from common.run import Interrupted
 from common.sagemaker import fast_local
 from common.sagemaker.job import Place, metric_definitions, training_job
-from common.sagemaker.tuning import STRATEGIES, Tuning, describe, say
+from common.sagemaker.tuning import STRATEGIES, Tuning, describe
 from common.tune.found import Found
 from common.tune.search import Limits, search
 from common.tune.study import Study, Trial, alone, optuna_or_error

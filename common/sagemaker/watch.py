@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from common.command import say
 from common.run import Interrupted
 from common.sagemaker import prices
 
@@ -20,6 +21,29 @@ _NOISE = re.compile(  # what the container's drivers say about any failure
     r"^ExecuteUserScriptError|^Command \"|^ErrorMessage \"\"?$"
 )
 _EXCEPTION = re.compile(r"^[\w.]*(Error|Exception|Interrupt|Exit|Warning)\b.*|^error: .+")
+
+
+def until(
+    ask: Callable[[], dict[str, Any]],
+    ended: Callable[[dict[str, Any]], bool],
+    line: Callable[[dict[str, Any], float], str],
+    seconds: float,
+) -> dict[str, Any]:
+    """Asks until something has ended; returns the last answer.
+
+    Args:
+        line: about an answer, after so many seconds; it is said where it has changed.
+        seconds: between two questions.
+    """
+    began, shown = time.monotonic(), ""
+    while True:
+        answer = ask()
+        if (text := line(answer, time.monotonic() - began)) != shown:
+            say(text)
+        if ended(answer):
+            return answer
+        shown = text
+        time.sleep(seconds)
 
 
 def follow(boto: Any, name: str, seconds: float = SECONDS) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def load_models(
     for run in runs:
         name, path = _named(run)
         saved = artifact.load(path)
-        name = name or _free(saved.example, models)
+        name = name or free_name(saved.example, models)
         if name in models:
             raise UserError(f"Two models are named {name!r}.")
         predictor = example.get(saved.example).load(saved)
@@ -141,7 +141,8 @@ def _named(run: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _free(name: str, taken: dict[str, Model]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
+    """A name, numbered from the second of the same."""
     numbered = (f"{name}-{number}" for number in range(2, len(taken) + 3))
     return next(n for n in (name, *numbered) if n not in taken)
 

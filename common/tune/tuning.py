@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common import checkpoint
+from common import checkpoint, command
 from common.config import read_json
 from common.errors import UserError
 from common.example import Example
@@ -68,7 +67,7 @@ def tune(request: Request) -> dict[str, Any]:
     space = space_of(example, request.options, request.said)
     optuna_or_error()
     folder = _folder(request)
-    say = _quiet if request.quiet else _say
+    say = _silence if request.quiet else command.say
     with signals_as_interrupts(), alone(folder):
         study = open_study(request, space, folder)
         say(f"search     {folder}")
@@ -232,10 +231,5 @@ def signals_as_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def _quiet(text: str) -> None:
-    pass
+def _silence(text: str) -> None:
+    """In the place of `say` for those who want to hear nothing."""

@@ -26,8 +26,7 @@ from typing import Any
 import birds  # first: it makes `common` importable
 
 from common.errors import UserError
-from common.sagemaker.job import job_name
-from common.sagemaker.options import Where
+from common.sagemaker.job import Where, job_name
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = Path(os.environ.get("LABS_WORK") or ROOT / "sagemaker" / "labs" / "runs").resolve()
