@@ -60,14 +60,15 @@ class Batcher:
         self._predict = predict
         self._decoders = decoders
         self._threads = threads
-        self._runners = runners
         self._largest = largest
         self._wait = wait
         self._observe = observe
-        self._pool = ThreadPoolExecutor(runners, thread_name_prefix="model")
+        # Not one pool: each thread that computes has OpenMP threads of its own, which spin for a while when it is done,
+        # in the way of those of the next. Here lone requests always meet the same thread.
+        self._runners = [ThreadPoolExecutor(1, thread_name_prefix=f"model-{number}") for number in range(runners)]
+        self._at_work: set[ThreadPoolExecutor] = set()
         self._queue: deque[tuple[Job, int]] = deque()
         self._decoding = 0
-        self._running = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -86,7 +87,7 @@ class Batcher:
             Exception: what `decode` raised, or what the model raised for one of these inputs, run alone.
         """
         loop = asyncio.get_running_loop()
-        if self._running or self._decoding or self._queue or not small:
+        if self._at_work or self._decoding or self._queue or not small:
             self._decoding += 1
             try:
                 items = await loop.run_in_executor(self._decoders, decode)
@@ -107,9 +108,10 @@ class Batcher:
 
     async def _at_once(self, decode: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], list[Row]]:
         """The decoded inputs and the rows of a lone request; no rows where it holds more than a batch."""
-        self._running += 1
-        running = asyncio.get_running_loop().run_in_executor(self._pool, self._decode_and_run, decode)
-        running.add_done_callback(self._finish_at_once)
+        runner = self._runners[0]
+        self._at_work.add(runner)
+        running = asyncio.get_running_loop().run_in_executor(runner, self._decode_and_run, decode)
+        running.add_done_callback(partial(self._finish_at_once, runner))
         items, rows, seconds = await asyncio.shield(running)  # the thread goes on if the request is given up
         if rows:
             self._observe(len(rows), seconds)
@@ -127,18 +129,19 @@ class Batcher:
         rows, seconds = self._run(list(items), self._threads)
         return items, rows, seconds
 
-    def _finish_at_once(self, running: asyncio.Future[Any]) -> None:
-        self._running -= 1
+    def _finish_at_once(self, runner: ThreadPoolExecutor, running: asyncio.Future[Any]) -> None:
+        self._at_work.remove(runner)
         running.exception()  # is raised where it is awaited, if it still is
         self._start()
 
     def close(self) -> None:
         """Ends the model's threads once their batches are finished."""
-        self._pool.shutdown()
+        for runner in self._runners:
+            runner.shutdown()
 
     def _start(self) -> None:
         """Starts batches while there is something queued and a runner is free."""
-        while self._queue and self._running < self._runners:
+        while self._queue and len(self._at_work) < len(self._runners):
             if self._queue[0][0].done.done():
                 self._queue.popleft()
                 continue
@@ -146,12 +149,13 @@ class Batcher:
             if self._decoding and len(self._queue) < self._largest and time.monotonic() < held_until:
                 self._start_later(held_until)
                 return
-            batch = self._take(math.ceil(len(self._queue) / (self._runners - self._running)))
-            self._running += 1
-            threads = max(1, self._threads // self._running)
+            free = [runner for runner in self._runners if runner not in self._at_work]
+            batch = self._take(math.ceil(len(self._queue) / len(free)))
+            self._at_work.add(free[0])
+            threads = max(1, self._threads // len(self._at_work))
             loop = asyncio.get_running_loop()
-            running = loop.run_in_executor(self._pool, self._run, [job.items[i] for job, i in batch], threads)
-            running.add_done_callback(partial(self._finish, batch))
+            running = loop.run_in_executor(free[0], self._run, [job.items[i] for job, i in batch], threads)
+            running.add_done_callback(partial(self._finish, free[0], batch))
 
     def _start_later(self, at: float) -> None:
         if self._timer is not None:
@@ -183,8 +187,10 @@ class Batcher:
         except Exception as error:
             return error
 
-    def _finish(self, batch: list[tuple[Job, int]], running: asyncio.Future[tuple[list[Any], float]]) -> None:
-        self._running -= 1
+    def _finish(
+        self, runner: ThreadPoolExecutor, batch: list[tuple[Job, int]], running: asyncio.Future[tuple[list[Any], float]]
+    ) -> None:
+        self._at_work.remove(runner)
         rows, seconds = running.result()
         self._observe(len(batch), seconds)
         for (job, index), row in zip(batch, rows, strict=True):

@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.example import Predictor
 from common.serve import formats
 from common.serve.batching import Batcher, Row
+from common.serve.fold import fold_batch_norms
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_BATCH = 16
@@ -51,6 +52,8 @@ class Model:
         self.observe: Callable[[int, float], None] = lambda size, seconds: None
         self._decoders = decoders
         self._sample = predictor.input.sample()
+        if predictor.model is not None:
+            fold_batch_norms(predictor.model)
         predict, self.plan = in_precision(predictor, self._sample, precision)
         seconds = warm_up(predict, predictor.input.decode(self._sample), name)
         self.batcher = Batcher(

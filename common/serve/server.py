@@ -70,7 +70,10 @@ class _Factory:
 def _load(runs: Sequence[str], place: Place, load: Callable[..., dict[str, Model]]) -> dict[str, Model]:
     threads = device.set_threads(place.workers)
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    return load(runs, decoders, threads=threads, precision=place.precision)
+    # In a thread that ends, and its OpenMP threads with it: with more of them in the process than cores, waiting for
+    # one another is slow (libgomp stops spinning).
+    with ThreadPoolExecutor(1) as loading:
+        return loading.submit(load, runs, decoders, threads=threads, precision=place.precision).result()
 
 
 def _options() -> dict[str, Any]:
