@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: setup demo test lint bench lock clean
+.PHONY: setup demo test toolkit lint bench lock clean
 
 setup: $(READY)
 
@@ -27,6 +27,12 @@ demo: $(READY)  ## train a classifier on real data and show its results
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# Its own pins (protobuf 3, ...) fit no current environment, so it gets a folder that only its tests see.
+TOOLKIT := $(VENV)/sagemaker-training
+toolkit: $(READY)  ## the tool that runs tuning trials on SageMaker, for the tests against it; needs a C compiler
+	@test -d $(TOOLKIT) || $(BIN)/python -m pip install --quiet --no-deps --target $(TOOLKIT) sagemaker-training==5.1.4 \
+		gevent greenlet inotify_simple paramiko invoke bcrypt pynacl retrying werkzeug zope.event zope.interface
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -135,11 +135,9 @@ def drivers() -> Path:
 
 
 def toolkit() -> str:
-    """Where the sagemaker-training toolkit lies; skips the test where it does not."""
-    place = os.environ.get("SAGEMAKER_TRAINING_TOOLKIT", "")
-    if not place and importlib.util.find_spec("sagemaker_training") is None:
-        pytest.skip("sagemaker-training is not installed; SAGEMAKER_TRAINING_TOOLKIT can name its folder")
-    return place
+    """The folder in which the sagemaker-training toolkit lies; skips the test where it does not."""
+    place = Path(sys.prefix) / "sagemaker-training"
+    return str(place) if place.is_dir() else pytest.skip("sagemaker-training is not there: make toolkit")
 
 
 def from_file(path: Path) -> ModuleType:

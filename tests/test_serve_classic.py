@@ -16,8 +16,6 @@ from tests.fuzz import NPY, PNG
 from tests.helpers import ROOT
 from tests.serve_helpers import write_artifact
 
-TOOLKIT = importlib.util.find_spec("sagemaker_inference")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -66,11 +64,10 @@ class Context:
         self.content_type = content_type
 
 
-@pytest.mark.skipif(TOOLKIT is None, reason="sagemaker-inference is not installed (no dependency of this project)")
 def test_the_real_toolkit_drives_the_handlers(
     handlers: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sagemaker_inference.transformer import Transformer  # type: ignore[import-not-found, unused-ignore]
+    from sagemaker_inference.transformer import Transformer
 
     monkeypatch.setenv("SAGEMAKER_PROGRAM", "inference.py")
     monkeypatch.setattr("sagemaker_inference.transformer.find_spec", lambda name: True)
