@@ -184,6 +184,7 @@ def test_the_sdk_s_unmodified_drivers_run_our_code(driver: str, processes: int, 
     assert trained(tree)["seed"] == 3
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("example", names())
 def test_the_real_toolkit_runs_our_code(example: str, tmp_path: Path) -> None:
     place = toolkit()

@@ -137,7 +137,7 @@ def drivers() -> Path:
 def toolkit() -> str:
     """The folder in which the sagemaker-training toolkit lies; skips the test where it does not."""
     place = Path(sys.prefix) / "sagemaker-training"
-    return str(place) if place.is_dir() else pytest.skip("sagemaker-training is not there: make toolkit")
+    return str(place) if place.is_dir() else pytest.skip("sagemaker-training is not there: make conformance")
 
 
 def from_file(path: Path) -> ModuleType:
@@ -157,6 +157,7 @@ def test_arguments_are_those_of_the_sdk_s_own_driver() -> None:
     assert contract.arguments(strings, "v3") == utils.hyperparameters_to_cli_args(json.loads(json.dumps(read)))
 
 
+@pytest.mark.conformance
 def test_arguments_are_those_of_the_toolkit(tmp_path: Path) -> None:
     strings = {
         "h" if i == 0 else f"h{i}": contract.encode(v) for i, v in enumerate([*HARD, 3, 0.1, True, None, [1, "a"]])

@@ -107,6 +107,7 @@ def shim() -> Path | None:
     return Path(named) if named else None
 
 
+@pytest.mark.conformance
 @pytest.mark.skipif(shim() is None, reason="PTUC_DOCKER_SHIM names no folder with a stand-in for docker")
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="the stand-in needs root for namespaces")
 @pytest.mark.parametrize(
