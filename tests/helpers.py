@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parent.parent
+from common.sagemaker.processes import free_port
+from tests.warm import ROOT, Process
 
 
 def python(*arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -29,25 +29,26 @@ def torchrun(processes: int, *arguments: str | Path, timeout: float = 240) -> su
     return python(*launcher, *arguments, timeout=timeout)
 
 
+def warm(*arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """The same as `python`, but in a process that finds torch imported."""
+    return Process(arguments, ROOT, environment()).wait(timeout)
+
+
 def ranks(processes: int, *arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """What torchrun starts, without torchrun's own process: a third of the time. Output is that of the first."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
-        group |= {"MASTER_PORT": str(free.getsockname()[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *map(str, arguments)]
+    """What torchrun starts, without torchrun's own process, and warm. Output is that of the first."""
+    group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+    group |= {"MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     started = []
     for rank in range(processes):
-        output = subprocess.DEVNULL if rank else subprocess.PIPE
         own = {**environment(), **group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        started.append(subprocess.Popen(command, cwd=ROOT, env=own, text=True, stdout=output, stderr=output))
+        started.append(Process(arguments, ROOT, own))
     try:
-        stdout, stderr = started[0].communicate(timeout=timeout)
-        code = max(process.wait(timeout) for process in started)
+        ended = [process.wait(timeout) for process in started]
     finally:
         for process in started:
             process.kill()
-    return subprocess.CompletedProcess(command, code, stdout, stderr)
+    ended[0].returncode = max(process.returncode for process in ended)
+    return ended[0]
 
 
 def environment() -> dict[str, str]:

@@ -13,7 +13,7 @@ from common.arguments import with_resume_value
 from common.errors import UserError
 from common.execute import Options, execute
 from tests import toy
-from tests.helpers import final_weights, mistake, only_run, python, result, same
+from tests.helpers import final_weights, mistake, only_run, python, result, same, warm
 
 CONTRACT = """--tiny --data --data-dir --seed --device --precision --compile --batch-size --lr --out --resume --json
 --quiet --config --help""".split()  # noqa: SIM905
@@ -68,12 +68,12 @@ def test_a_nan_late_in_training_names_the_last_good_checkpoint(tmp_path: Path) -
 def test_an_out_that_is_a_file_or_unwritable_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert f"{file} is a file" in mistake(python("-m", "tests.toy", "--out", file / "runs"))
-    assert "Can't write" in mistake(python("-m", "tests.toy", "--out", "/proc/runs"))  # refuses even root
+    assert f"{file} is a file" in mistake(warm("-m", "tests.toy", "--out", file / "runs"))
+    assert "Can't write" in mistake(warm("-m", "tests.toy", "--out", "/proc/runs"))  # refuses even root
 
 
 def test_json_is_the_last_line_of_stdout_and_all_else_is_on_stderr(tmp_path: Path) -> None:
-    process = python("-m", "tests.toy", "--json", "--out", tmp_path)
+    process = warm("-m", "tests.toy", "--json", "--out", tmp_path)
     value = result(process)
     assert len(process.stdout.splitlines()) == 1
     assert value["example"] == "tests.toy"
@@ -83,7 +83,7 @@ def test_json_is_the_last_line_of_stdout_and_all_else_is_on_stderr(tmp_path: Pat
 
 
 def test_quiet_says_nothing(tmp_path: Path) -> None:
-    process = python("-m", "tests.toy", "--quiet", "--out", tmp_path)
+    process = warm("-m", "tests.toy", "--quiet", "--out", tmp_path)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 

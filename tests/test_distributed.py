@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from common.distributed import SyncBatchNorm, synchronize_batch_norm
-from tests.helpers import final_weights, only_run, python, ranks, result, same, torchrun
+from tests.helpers import final_weights, only_run, ranks, result, same, torchrun, warm
 
 ARGUMENTS = ["-m", "tests.toy", "--json", "--dropout", "0", "--epochs", "2"]
 
 
 def test_n_processes_give_the_result_of_one(tmp_path: Path) -> None:
     arguments = [*ARGUMENTS, "--batch-size", "48"]  # batch norm, jitter and 120 test points over 3 processes
-    one = result(python(*arguments, "--out", tmp_path / "one"))
+    one = result(warm(*arguments, "--out", tmp_path / "one"))
     many = result(ranks(3, *arguments, "--out", tmp_path / "many"))
     assert many["metrics"]["n"] == one["metrics"]["n"] == 120  # none counted twice
     assert many["metrics"]["accuracy"] == pytest.approx(one["metrics"]["accuracy"], abs=1e-9)

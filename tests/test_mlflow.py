@@ -14,7 +14,7 @@ from common import artifact, example, mlflow_tracking
 from common.execute import Options, execute
 from common.mlflow_tracking import text_of
 from common.tracking import read_history
-from tests.helpers import mistake, python
+from tests.helpers import mistake, warm
 
 mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
 
@@ -83,7 +83,7 @@ def test_training_goes_on_where_mlflow_cannot_be_reached(
 
 
 def test_a_wrong_name_and_a_missing_package_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = python("-m", "research.ladder", "--track", "wandb", "--out", tmp_path)
+    process = warm("-m", "research.ladder", "--track", "wandb", "--out", tmp_path)
     assert "error: --track wandb: unknown." in mistake(process)
     monkeypatch.setattr(mlflow_tracking.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(mlflow_tracking.UserError, match="not installed"):

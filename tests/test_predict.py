@@ -20,7 +20,7 @@ from common import artifact
 from common.cli import Options, execute
 from common.example import class_rows
 from common.run import Run
-from tests.helpers import ROOT, environment, mistake, python
+from tests.helpers import ROOT, environment, mistake, warm
 from tests.test_resume import Crash, crash_after
 from vision.train import example
 
@@ -89,7 +89,7 @@ def accuracy(rows: list[dict[str, Any]]) -> float:
 
 def test_a_fresh_process_reaches_the_accuracy_of_the_training(tmp_path: Path, trained: tuple[Path, Path]) -> None:
     run, folder = trained
-    process = python("-m", "common.predict", run, folder, "--out", tmp_path / "p.jsonl")
+    process = warm("-m", "common.predict", run, folder, "--out", tmp_path / "p.jsonl")
     assert process.returncode == 0, process.stderr
     assert process.stdout == ""
     assert process.stderr == f"33 inputs, 0 failed: {tmp_path / 'p.jsonl'}\n"
@@ -172,7 +172,7 @@ def test_a_broken_file_gets_a_row_and_the_others_their_answers(
 
 
 def test_a_mistake_in_a_fresh_process_is_one_or_two_lines(tmp_path: Path, trained: tuple[Path, Path]) -> None:
-    process = python("-m", "common.predict", tmp_path, trained[1])
+    process = warm("-m", "common.predict", tmp_path, trained[1])
     assert mistake(process).startswith(f"error: There is no trained model in {tmp_path}.")
 
 

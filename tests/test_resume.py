@@ -25,7 +25,7 @@ from common.errors import UserError
 from common.metrics import Metrics
 from common.run import Interrupted, Run
 from tests import toy
-from tests.helpers import ROOT, environment, final_weights, last_checkpoint, only_run, same
+from tests.helpers import ROOT, Process, environment, final_weights, last_checkpoint, only_run, same, warm
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -106,16 +106,17 @@ def test_crash_at_every_step_in_turn_is_bit_equal(tmp_path: Path, monkeypatch: p
 def test_kill_9_at_a_random_moment_is_bit_equal(tmp_path: Path) -> None:
     """One kill; `python -m tests.bench kills` does twenty."""
     arguments = ["--checkpoint-seconds", "0", "--epochs", "20", "--ema", "0.9"]
-    command = [sys.executable, "-m", "tests.toy", "--quiet", *arguments]
-    subprocess.run([*command, "--out", tmp_path / "whole"], cwd=ROOT, env=environment(), check=True)
-    with subprocess.Popen([*command, "--out", tmp_path / "cut"], cwd=ROOT, env=environment()) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("cut/*/*/checkpoints/step-*.pt")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(random.random() / 2)
-        assert process.poll() is None, "the kill came too late to show anything"
-        process.kill()
-    subprocess.run([*command, "--out", tmp_path / "cut", "--resume"], cwd=ROOT, env=environment(), check=True)
+    command = ["-m", "tests.toy", "--quiet", *arguments]
+    warm(*command, "--out", tmp_path / "whole").check_returncode()
+    process = Process([*command, "--out", tmp_path / "cut"], ROOT, environment())
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("cut/*/*/checkpoints/step-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(random.random() / 2)
+    assert process.poll() is None, "the kill came too late to show anything"
+    process.kill()
+    assert process.wait(60).returncode == -signal.SIGKILL
+    warm(*command, "--out", tmp_path / "cut", "--resume").check_returncode()
     assert_same_end(only_run(tmp_path / "whole", "tests.toy"), only_run(tmp_path / "cut", "tests.toy"))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norms(model: nn.Module) -> int:
-    """Folds every batch norm that follows a convolution and nothing else uses; the modules stay where they are.
+    """Folds every batch norm that follows a convolution and nothing else uses; every name stays.
 
     The model must be in evaluation mode. One that can't be traced is left as it is.
 
@@ -29,14 +28,7 @@ def fold_batch_norms(model: nn.Module) -> int:
         convolution = model.get_submodule(before.target)
         alone = len(before.users) == 1 and targets.count(before.target) == targets.count(node.target) == 1
         if alone and isinstance(convolution, nn.Conv2d):
-            _fold(convolution, norm)
+            model.set_submodule(before.target, fuse_conv_bn_eval(convolution, norm))
             model.set_submodule(node.target, nn.Identity())
             folded += 1
     return folded
-
-
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    with torch.no_grad():
-        convolution.weight, convolution.bias = fuse_conv_bn_weights(
-            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )

@@ -16,7 +16,7 @@ from common import artifact, example
 from common.execute import Options, execute
 from common.sagemaker import contract, fast_local, processes
 from common.sagemaker.job import Place, TrainingJob, metric_definitions, training_job
-from tests.helpers import final_weights, python, ranks, result, same
+from tests.helpers import final_weights, python, ranks, result, same, warm
 
 EXAMPLES = example.names()
 
@@ -29,7 +29,7 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def trained(name: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of one tiny training."""
-    return result(python("-m", name, "--tiny", "--json", "--out", tmp_path_factory.mktemp("whole")))
+    return result(warm("-m", name, "--tiny", "--json", "--out", tmp_path_factory.mktemp("whole")))
 
 
 def await_checkpoints(out: Path, runs: str) -> None:
