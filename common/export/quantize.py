@@ -49,9 +49,21 @@ def static(program: ExportedProgram, calibration: Sequence[tuple[Tensor, ...]]) 
         calibration: inputs by which the ranges of activations are found.
     """
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+    from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
-    config = x86.get_default_x86_inductor_quantization_config()
-    return _quantized(program, [x86.X86InductorQuantizer().set_global(config), _weight_quantizer()], calibration)
+    class OfFloats(x86.X86InductorQuantizer):
+        """Also marks masks, whose ranges can't be measured; here it does not."""
+
+        def annotate(self, model: GraphModule) -> GraphModule:
+            super().annotate(model)
+            for node in model.graph.nodes:
+                marked = node.meta.get(Q_ANNOTATION_KEY)
+                if marked and not all(other.meta["val"].is_floating_point() for other in marked.input_qspec_map):
+                    del node.meta[Q_ANNOTATION_KEY]
+            return model
+
+    quantizer = OfFloats().set_global(x86.get_default_x86_inductor_quantization_config())
+    return _quantized(program, [quantizer, _weight_quantizer()], calibration)
 
 
 def for_phones(program: ExportedProgram, calibration: Sequence[tuple[Tensor, ...]]) -> GraphModule:
