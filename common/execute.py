@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import device, distributed, mlflow_tracking, plots, report, seeds
+from common import class_plots, device, distributed, mlflow_tracking, plots, report, seeds
 from common.command import print_json
 from common.config import Config, read_json
 from common.errors import UserError
@@ -206,7 +206,7 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
     hardware |= {f"seconds_{name}": f"{value:.1f}" for name, value in seconds.items()}
     report.write(run.folder / "report.html", report.page(task, run.folder.name, metrics, sections, settings | hardware))
     if "confusion" in metrics.details:
-        figure = plots.confusion(metrics.details["confusion"], metrics.details["classes"])
+        figure = class_plots.confusion(metrics.details["confusion"], metrics.details["classes"])
         run.tracker.image("confusion", plots.pixels(figure), run.step)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from common import frames, plots
+from common import class_plots, frames, plots
 from common.files import write_whole
 from common.metrics import Metrics
 
@@ -123,18 +123,18 @@ def classification_sections(metrics: Metrics) -> list[Section]:
         return []
     classes, matrix = details["classes"], details["confusion"]
     shade = "Rows are true classes, columns predicted ones; the shade is the share of the row."
-    sections = [figure("Confusion matrix", plots.confusion(matrix, classes), shade)]
+    sections = [figure("Confusion matrix", class_plots.confusion(matrix, classes), shade)]
     if len(classes) > 20 and metrics.values["accuracy"] < 1:
         sections.append(_confusions(matrix, classes))
     sections.append(_per_class(metrics))
     if details["roc"]:
         note = "True against false positives of each class against the rest, over all thresholds."
-        sections.append(figure("ROC curves", plots.roc(details["roc"]), note))
+        sections.append(figure("ROC curves", class_plots.roc(details["roc"]), note))
     error = _number("calibration_error", metrics.values["calibration_error"])
     note = (
         f"How often a confidence is right. The gaps (pale: n < 10), weighted by n, make the calibration error, {error}."
     )
-    return [*sections, figure("Reliability", plots.reliability(details["reliability"]), note)]
+    return [*sections, figure("Reliability", class_plots.reliability(details["reliability"]), note)]
 
 
 def _per_class(metrics: Metrics) -> Section:

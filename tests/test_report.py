@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common import frames, plots, report
+from common import class_plots, frames, plots, report
 from common.errors import UserError
 from common.metrics import Metrics, classification
 
@@ -105,7 +105,7 @@ def test_page_is_self_contained() -> None:
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_ids_are_unique_and_references_resolve(copies: int) -> None:
-    section = report.figure("Twice", [plots.confusion([[3, 1], [1, 3]], ["a", "b"]) for _ in range(copies)])
+    section = report.figure("Twice", [class_plots.confusion([[3, 1], [1, 3]], ["a", "b"]) for _ in range(copies)])
     html = report.page("t", "s", None, [section, section, *report.classification_sections(evaluated(["a", "b"]))], {})
     ids = Elements(html).values("id")
     assert len(ids) >= 2 * copies
@@ -242,7 +242,7 @@ def test_colours_are_readable(mode: int) -> None:
         matrix = [
             [share if j == i else 100 - share if j == i - 1 else 0 for j in range(20)] for i, share in enumerate(shares)
         ]
-        axes: Any = plots.confusion(matrix, [str(i) for i in range(20)]).axes[0]
+        axes: Any = class_plots.confusion(matrix, [str(i) for i in range(20)]).axes[0]
         opacity = {tuple(xy): p.get_alpha() for p in axes.patches for xy in p.get_path().vertices[::5].tolist()}
         for text in axes.texts:
             x, y = text.get_position()
@@ -256,9 +256,9 @@ def test_figures_use_the_colours_of_the_page() -> None:
     assert {name: light[name] for name in plots.VARIABLES.values()} == {v: k for k, v in plots.VARIABLES.items()}
     details = evaluated(["a", "b", "c", "d", "e"]).details
     figures = [
-        plots.confusion(details["confusion"], details["classes"]),
-        plots.roc(details["roc"]),
-        plots.reliability(details["reliability"]),
+        class_plots.confusion(details["confusion"], details["classes"]),
+        class_plots.roc(details["roc"]),
+        class_plots.reliability(details["reliability"]),
         *plots.curves(history()),
     ]
     for figure in figures:
@@ -270,10 +270,10 @@ def test_figures_use_the_colours_of_the_page() -> None:
 
 
 def test_svg_of_a_figure_is_stable_and_labelled() -> None:
-    figure = plots.confusion([[3, 1], [1, 3]], ["a", "b"])
+    figure = class_plots.confusion([[3, 1], [1, 3]], ["a", "b"])
     first = plots.svg(figure)
     plots.pixels(figure)
-    assert plots.svg(figure) == first == plots.svg(plots.confusion([[3, 1], [1, 3]], ["a", "b"]))
+    assert plots.svg(figure) == first == plots.svg(class_plots.confusion([[3, 1], [1, 3]], ["a", "b"]))
     assert 'role="img"' in first
     assert 'aria-label="Confusion matrix of 2 classes' in first
     assert "<?xml" not in first
@@ -283,13 +283,13 @@ def test_svg_of_a_figure_is_stable_and_labelled() -> None:
 def test_figure_of_any_script_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = plots.confusion([[3, 1], [1, 3]], ["猫", "$x$"])
+        figure = class_plots.confusion([[3, 1], [1, 3]], ["猫", "$x$"])
         assert "猫" in plots.svg(figure)
         plots.pixels(figure)
 
 
 def test_pixels_are_light() -> None:
-    array = plots.pixels(plots.confusion([[3, 1], [1, 3]], ["a", "b"]))
+    array = plots.pixels(class_plots.confusion([[3, 1], [1, 3]], ["a", "b"]))
     assert array.dtype == np.uint8
     assert array.ndim == 3
     assert array.shape[2] == 3
@@ -299,7 +299,7 @@ def test_pixels_are_light() -> None:
 
 
 def test_confusion_names_and_counts_only_where_they_fit() -> None:
-    small = Elements(plots.svg(plots.confusion([[1234, 0], [1, 3]], ["cat", "a" * 40]))).text.split("\n")
+    small = Elements(plots.svg(class_plots.confusion([[1234, 0], [1, 3]], ["cat", "a" * 40]))).text.split("\n")
     assert {"cat", "1,234", "3", "a" * 15 + "…"} <= set(small)
     assert "0" not in small
     k = 200
@@ -307,14 +307,14 @@ def test_confusion_names_and_counts_only_where_they_fit() -> None:
     matrix = torch.zeros(k, k, dtype=torch.long)
     for row, column in torch.randint(0, k, (6000, 2), generator=generator).tolist():  # guessing: the most cells
         matrix[row, column] += 1
-    large = plots.svg(plots.confusion(matrix.tolist(), [f"class{i}" for i in range(k)]))
+    large = plots.svg(class_plots.confusion(matrix.tolist(), [f"class{i}" for i in range(k)]))
     assert set(Elements(large).text.split()) == {"true", "predicted"}
     assert len(large) < 400_000
 
 
 def test_roc_shows_the_worst_classes() -> None:
     curves = {f"c{i}": ([0, 0.2, 1], [0, 0.5, 1], 0.5 + i / 20) for i in range(6)}
-    text = Elements(plots.svg(plots.roc(curves))).text
+    text = Elements(plots.svg(class_plots.roc(curves))).text
     assert "c0: 0.500" in text
     assert "c2: 0.600" in text
     assert "3 more: 0.650–0.750" in text
