@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,21 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+
+
+def paired_interval(differences: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a mean difference over the k folds of a cross-validation: the corrected resampled t-test.
+
+    Folds share most of their training rows, so that their results are not independent and the usual variance / k
+    is too small; it becomes variance × (1/k + 1/(k − 1)) (Nadeau and Bengio 2003, doi 10.1023/A:1024068626366).
+    """
+    from scipy.special import stdtrit
+
+    k = len(differences)
+    spread = math.sqrt(statistics.variance(differences) * (1 / k + 1 / (k - 1)))
+    half = float(stdtrit(k - 1, 0.5 + confidence / 2)) * spread
+    mean = statistics.fmean(differences)
+    return mean - half, mean + half
 
 
 def classification(classes: Sequence[str]) -> Callable[[Tensor, Tensor], Metrics]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,25 @@ BATCH = 250
 
 
 @torch.inference_mode()
+def sections(
+    generator: nn.Module, latent_size: int, classes: Sequence[str], data: ImageData, samples: Tensor, folder: Path
+) -> list[report.Section]:
+    """What only a generator has for the report of its run.
+
+    Args:
+        classes: their names, if the generator is told the class.
+        samples: uint8 [N, C, S, S], of which the nearest training images are shown.
+    """
+    columns = f" Columns are the classes {', '.join(classes[:10])}." if classes else ""
+    picture = sheet(generator, latent_size, len(classes))
+    return [
+        report.image("Samples", picture, "generated images", f"By the averaged generator, not selected.{columns}"),
+        walks(generator, latent_size, len(classes)),
+        neighbours(data, samples),
+        film(folder),
+    ]
+
+
 def generate(generator: nn.Module, latents: Tensor, labels: Tensor | None = None) -> Tensor:
     """Images uint8 [N, C, S, S] on the CPU, in evaluation mode and fp32, whatever the training's number format.
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common import artifact, distributed, frames, report
+from common import artifact, distributed, frames
 from common.artifact import Artifact
 from common.config import Config, Range, option
 from common.data.image_sources import SOURCES, ImageData, load_images
@@ -173,7 +173,7 @@ def train(config: GanConfig, run: Run) -> Metrics:
 
     metrics, samples = test(average, classifier, inception, data, config)
     if distributed.rank() == 0:
-        run.sections += show(average, data, config, samples, run.folder)
+        run.sections += gallery.sections(average, config.latent, data.classes[:classes], data, samples, run.folder)
     artifact.save(
         run, average, inputs=SeedInput(config.latent, tuple(data.classes[:classes])).to_json(),
         classes=data.classes[:classes], metrics=metrics, files={quality.FILE: quality.to_bytes(classifier)},
@@ -350,21 +350,6 @@ def test(
         values["inception_floor"] = quality.frechet_distance(far[2], far[1])
         notes.append("inception distances use torchvision's weights, not the TensorFlow port of published FIDs")
     return Metrics("frechet_distance", values | {"samples": count, "n": len(real)}, notes), images
-
-
-def show(
-    generator: nn.Module, data: ImageData, config: GanConfig, samples: Tensor, folder: Path
-) -> list[report.Section]:
-    """What only this example has for the report."""
-    classes = len(data.classes) if config.conditional else 0
-    columns = f" Columns are the classes {', '.join(data.classes[:10])}." if classes else ""
-    sheet = gallery.sheet(generator, config.latent, classes)
-    return [
-        report.image("Samples", sheet, "generated images", f"By the averaged generator, not selected.{columns}"),
-        gallery.walks(generator, config.latent, classes),
-        gallery.neighbours(data, samples),
-        gallery.film(folder),
-    ]
 
 
 def evaluate(saved: Artifact, config: GanConfig) -> Metrics:

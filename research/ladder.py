@@ -10,7 +10,6 @@ Rungs 1 to 3 use all rows in every step, rungs 4 and 5 a mini-batch. research/la
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ from common.data.loaders import Loader
 from common.data.splits import stratified
 from common.data.tables import TABLES, Rows, Standardize, TableData, load_table
 from common.example import Example, Predictor, class_rows
-from common.metrics import Metrics, classification
+from common.metrics import Metrics, classification, paired_interval
 from common.run import Run
 from common.training import fit
 from research import ladder_page
@@ -341,21 +340,6 @@ def cross_validate(rows: Rows, config: LadderConfig) -> list[Fold]:
         peer = torch.from_numpy(reference.predict(unseen.double().numpy()))
         folds.append(Fold(*((g == test.targets).double().mean().item() for g in (guess, peer))))
     return folds
-
-
-def paired_interval(differences: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a mean difference over the k folds of a cross-validation: the corrected resampled t-test.
-
-    Folds share most of their training rows, so that their results are not independent and the usual variance / k
-    is too small; it becomes variance × (1/k + 1/(k − 1)) (Nadeau and Bengio 2003, doi 10.1023/A:1024068626366).
-    """
-    from scipy.special import stdtrit
-
-    k = len(differences)
-    spread = math.sqrt(statistics.variance(differences) * (1 / k + 1 / (k - 1)))
-    half = float(stdtrit(k - 1, 0.5 + confidence / 2)) * spread
-    mean = statistics.fmean(differences)
-    return mean - half, mean + half
 
 
 def measure(model: nn.Module, data: TableData, folds: Sequence[Fold]) -> Metrics:

@@ -15,6 +15,7 @@ from common import artifact
 from common.cli import Options, execute
 from common.data.tables import Rows, Standardize, load_table
 from common.errors import UserError
+from common.metrics import paired_interval
 from common.run import Run
 from research import ladder, ladder_page
 from research.ladder import LadderConfig
@@ -91,13 +92,13 @@ def test_ten_folds_reach_97_percent_and_are_not_worse_than_scikit_learn(seed: in
     folds = ladder.cross_validate(data.whole, config)
     assert len(folds) == 10
     assert sum(fold.ours for fold in folds) / 10 >= 0.97
-    _, high = ladder.paired_interval([fold.ours - fold.reference for fold in folds])
+    _, high = paired_interval([fold.ours - fold.reference for fold in folds])
     assert high >= 0
 
 
 def test_the_paired_interval_is_the_corrected_one() -> None:
     differences = [0.01, -0.02, 0.03, 0.0, 0.015]
-    low, high = ladder.paired_interval(differences)
+    low, high = paired_interval(differences)
     t = 2.7764451  # 97.5 % point of Student's t with 4 degrees of freedom
     variance = sum((d - 0.007) ** 2 for d in differences) / 4
     half = t * (variance * (1 / 5 + 1 / 4)) ** 0.5  # 1/4: rows tested over rows trained on
