@@ -1,8 +1,9 @@
-"""A model to serve that needs no training."""
+"""A model to serve that needs no training, and a server in a process of its own."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import torch
@@ -11,6 +12,12 @@ from common.artifact import FORMAT
 from common.data.images import ImageInput
 from vision import models
 from vision.train import TrainConfig
+
+
+def address(server: subprocess.Popen[str]) -> str:
+    """The URL that a server says on stderr once it answers."""
+    assert server.stderr is not None
+    return next(line.split()[-1] for line in server.stderr if line.startswith("serving at "))
 
 
 def write_artifact(folder: Path, model: str = "lenet", size: int = 28, channels: int = 1, classes: int = 10) -> Path:

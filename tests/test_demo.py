@@ -17,7 +17,7 @@ from common import demo
 from common.errors import UserError
 from tests.helpers import ROOT, environment
 from tests.page_helpers import generator, table
-from tests.serve_helpers import write_artifact
+from tests.serve_helpers import address, write_artifact
 
 
 def age(run: Path, seconds: int) -> Path:
@@ -94,13 +94,7 @@ def test_too_many_runs_are_cut_with_a_line(
 def test_the_command_serves_the_page_until_it_is_stopped(runs: Path) -> None:
     command = [sys.executable, "-m", "common.demo", "--runs", str(runs), "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if line.startswith("serving at "):
-                break
-        url = lines[-1].removeprefix("serving at ").strip()
+        url = address(process)
         assert "PyTorch Use Cases" in httpx.get(url).text
         listed = [model["name"] for model in httpx.get(f"{url}/v1/models").json()["models"]]
         assert listed == ["seeds-seed-0", "lenet-photos", "lenet-photos-2"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import json
 import re
@@ -18,46 +17,23 @@ import pytest
 
 from common.errors import UserError
 from common.example import names
-from common.sagemaker import dry_run, results, staging, training, watch
+from common.sagemaker import results, staging, training, watch
 from common.sagemaker.account import Account, session
 from common.sagemaker.job import Place, TrainingJob, training_job
-from tests.strict import problems
+from tests.dry_runs import BUCKET, DRY, ROLE, one_session, only_request  # noqa: F401  a fixture of this module
 
 pytest.importorskip("sagemaker.core")
-
-BUCKET = "sagemaker-us-east-1-123456789012"
-ROLE = "arn:aws:iam::123456789012:role/trainer"
-DRY = Place(execution_mode="aws", dry_run=True, region="us-east-1", role=ROLE, bucket=BUCKET)
 
 
 def requested(capfd: pytest.CaptureFixture[str], example: str, *arguments: str, **place: Any) -> dict[str, Any]:
     """The CreateTrainingJob that a dry run shows; nothing else is on stdout, and it is valid."""
     job = training_job(example, arguments, dataclasses.replace(DRY, **place))
-    capfd.readouterr()
-    assert training.train(job) is None
-    shown = json.loads(capfd.readouterr().out)
-    assert list(shown) == ["CreateTrainingJob"]
-    request: dict[str, Any] = shown["CreateTrainingJob"]
-    assert problems("CreateTrainingJob", request) == []
-    return request
+    return only_request(capfd, "CreateTrainingJob", lambda: training.train(job))
 
 
 def members(archive: Path) -> list[str]:
     with tarfile.open(archive) as tar:
         return tar.getnames()
-
-
-def unchecked(self: Any, config: Any = None) -> None:
-    """In the place of a check of the SDK's."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_session() -> Iterator[None]:
-    """One session for all dry runs; and the SDK does not check its settings' schema ten times a job. Both are slow."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dry_run, "session", functools.cache(dry_run.session))
-        patch.setattr("sagemaker.core.config.config_manager.SageMakerConfig.validate_sagemaker_config", unchecked)
-        yield
 
 
 # --- requests -------------------------------------------------------------------------------------------

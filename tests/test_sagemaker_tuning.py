@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -18,34 +17,16 @@ from common.errors import UserError
 from common.example import get, names
 from common.sagemaker import contract, dry_run, tuning, tuning_aws
 from common.sagemaker.job import Place
-from tests.strict import problems
+from tests.dry_runs import BUCKET, DRY, ROLE, one_session, only_request  # noqa: F401  a fixture of this module
 
 pytest.importorskip("sagemaker.core")
 pytest.importorskip("optuna")
-
-BUCKET = "sagemaker-us-east-1-123456789012"
-ROLE = "arn:aws:iam::123456789012:role/trainer"
-DRY = Place(execution_mode="aws", dry_run=True, region="us-east-1", role=ROLE, bucket=BUCKET)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_session() -> Iterator[None]:
-    """One session for all dry runs: a new one costs half a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dry_run, "session", functools.cache(dry_run.session))
-        yield
 
 
 def requested(capfd: Any, example: str, *words: str, strategy: str = "bayesian", **place: Any) -> dict[str, Any]:
     """The CreateHyperParameterTuningJob as it passes botocore's hook in a dry run; valid, and alone on stdout."""
     plan = tuning.tuning(example, words, dataclasses.replace(DRY, **place), strategy=strategy, jobs=20, parallel=4)
-    capfd.readouterr()
-    assert tuning.tune(plan) is None
-    shown = json.loads(capfd.readouterr().out)
-    assert list(shown) == ["CreateHyperParameterTuningJob"]
-    request: dict[str, Any] = shown["CreateHyperParameterTuningJob"]
-    assert problems("CreateHyperParameterTuningJob", request) == []
-    return request
+    return only_request(capfd, "CreateHyperParameterTuningJob", lambda: tuning.tune(plan))
 
 
 # --- requests ----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from common.artifact import load as load_artifact
 from common.data.inputs import RowInput
 from common.errors import UserError
 from common.example import Predictor
+from common.sagemaker.processes import free_port
 from common.serve import container
 from common.serve.app import create_app
 from common.serve.batching import Row
@@ -35,7 +36,7 @@ from common.serve.models import Model, load_models
 from common.serve.settings import Settings
 from tests.fuzz import PNG, malformed, send
 from tests.helpers import ROOT, environment
-from tests.serve_helpers import write_artifact
+from tests.serve_helpers import address, write_artifact
 from vision.train import example
 
 JSON = {"content-type": "application/json"}
@@ -327,18 +328,13 @@ def post(port: int, body: bytes) -> bytes:
 
 
 def test_the_container_serves_survives_fuzzing_and_drains_on_sigterm(run: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     place = {"SM_MODEL_DIR": str(run / "model"), "SAGEMAKER_BIND_TO_PORT": str(port)}
     command = [sys.executable, str(ROOT / "sagemaker" / "serve")]
     with subprocess.Popen(
         command, env={**environment(), **place}, cwd="/", stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("serving at"):
-                break
+        assert address(process) == f"http://0.0.0.0:{port}"
         assert httpx.get(f"http://127.0.0.1:{port}/ping").status_code == 200
         assert post(port, PNG).startswith(b"HTTP/1.1 200 OK")
 
@@ -354,6 +350,7 @@ def test_the_container_serves_survives_fuzzing_and_drains_on_sigterm(run: Path) 
             time.sleep(0.3)
             slow.sendall(PNG[20:])
             assert slow.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert process.stderr is not None
         log = process.stderr.read()
         assert process.wait(20) == 0
     assert "Traceback" not in log

@@ -15,6 +15,7 @@ from common.execute import Options, execute
 from tests.bench.tools import row
 from tests.helpers import ROOT
 from tests.page_helpers import CHROMIUM, DIGITS, FLAGS, draw
+from tests.serve_helpers import address
 
 ROUNDS = 3  # that are measured, after one to warm up
 
@@ -29,9 +30,8 @@ def serving(folder: str) -> Iterator[str]:
     """The address of a server in a process of its own."""
     command = [sys.executable, "-m", "common.serve", f"digits={folder}", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
         try:
-            yield next(line.split()[-1] for line in process.stderr if line.startswith("serving at "))
+            yield address(process)
         finally:
             process.terminate()
 

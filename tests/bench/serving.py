@@ -19,7 +19,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from common.sagemaker.processes import free_port
 from tests.helpers import ROOT
 from tests.serve_helpers import write_artifact
 
@@ -78,9 +78,7 @@ def photographs(count: int = 8) -> list[bytes]:
 @contextmanager
 def serving(*command: str | Path) -> Iterator[tuple[int, int]]:
     """Runs `python -m COMMAND --port P` until the block ends; yields the port and the process id once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = [sys.executable, "-m", *map(str, command), "--port", str(port)]
     with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         try:
