@@ -269,8 +269,8 @@ def test_the_sdk_is_found_in_the_repository_root() -> None:
 
 
 def test_the_sdk_is_found_after_an_editable_install(tmp_path: Path) -> None:
-    if not list(Path(sys.prefix).glob("lib/python3*/site-packages/__editable__*pytorch_use_cases*")):
-        pytest.skip("the project is not installed with pip install -e")
+    installed = list(Path(sys.prefix).glob("lib/python3*/site-packages/__editable__*pytorch_use_cases*"))
+    assert installed, "pip install -e '.[dev]'"
     code = "import common, importlib.util; print(common.__file__, importlib.util.find_spec('sagemaker.core').origin)"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     process = subprocess.run(

@@ -112,13 +112,9 @@ class Batcher:
         self._at_work.add(runner)
         running = asyncio.get_running_loop().run_in_executor(runner, self._decode_and_run, decode)
         running.add_done_callback(partial(self._finish_at_once, runner))
-        items, rows, seconds = await asyncio.shield(running)  # the thread goes on if the request is given up
-        if rows:
-            self._observe(len(rows), seconds)
-            self.last_success = time.monotonic()
+        items, rows, _ = await asyncio.shield(running)  # the thread goes on if the request is given up
         for row in rows:
             if isinstance(row, Exception):
-                self.last_success = -math.inf
                 raise row
         return items, rows
 
@@ -130,9 +126,17 @@ class Batcher:
         return items, rows, seconds
 
     def _finish_at_once(self, runner: ThreadPoolExecutor, running: asyncio.Future[Any]) -> None:
-        self._at_work.remove(runner)
-        running.exception()  # is raised where it is awaited, if it still is
+        failed = running.exception()  # of decoding; it is raised where it is awaited, if it still is
+        _, rows, seconds = ((), [], 0.0) if failed else running.result()
+        self._let_go(runner, rows, seconds)
         self._start()
+
+    def _let_go(self, runner: ThreadPoolExecutor, rows: Sequence[Any], seconds: float) -> None:
+        """A runner is free again, after a batch that gave rows and exceptions."""
+        self._at_work.remove(runner)
+        if rows:
+            self._observe(len(rows), seconds)
+            self.last_success = -math.inf if any(isinstance(row, Exception) for row in rows) else time.monotonic()
 
     def close(self) -> None:
         """Ends the model's threads once their batches are finished."""
@@ -190,11 +194,9 @@ class Batcher:
     def _finish(
         self, runner: ThreadPoolExecutor, batch: list[tuple[Job, int]], running: asyncio.Future[tuple[list[Any], float]]
     ) -> None:
-        self._at_work.remove(runner)
         rows, seconds = running.result()
-        self._observe(len(batch), seconds)
+        self._let_go(runner, rows, seconds)
         for (job, index), row in zip(batch, rows, strict=True):
-            self.last_success = -math.inf if isinstance(row, Exception) else time.monotonic()
             if job.done.done():
                 continue
             if isinstance(row, Exception):
