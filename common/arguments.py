@@ -6,13 +6,15 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from common.call import Options
 from common.config import field_types, flag
-from common.example import Example
-from common.execute import Options
+
+if TYPE_CHECKING:
+    from common.example import Example
 
 SHORT = {"batch_size": "-b", "out": "-o", "quiet": "-q"}
 

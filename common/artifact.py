@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-
-from common import distributed
 from common.config import read_json
 from common.errors import UserError
-from common.exported import Export
 from common.files import write_json, write_whole
-from common.metrics import Metrics
-from common.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from common.exported import Export
+    from common.metrics import Metrics
+    from common.run import Run
 
 FORMAT = 1
 
@@ -101,6 +102,8 @@ def save(
     """
     from safetensors.torch import save as to_bytes
 
+    from common import distributed
+
     if distributed.rank() > 0:
         return
     folder = run.folder / "model"
@@ -134,10 +137,16 @@ def load(path: Path) -> Artifact:
     if description.get("format") != FORMAT:
         raise UserError(f"{folder}/model.json has format {description.get('format')}; this version reads {FORMAT}.")
     try:
-        export = Export(**description["export"]) if "export" in description else None
+        export = _export(description["export"]) if "export" in description else None
         values = {k: description[k] for k in ("example", "config", "inputs", "classes", "metrics")}
         return Artifact(folder, **values, export=export)
     except TypeError as error:
         raise UserError(f'{folder}/model.json has an entry "export" that is not valid: {error}.') from error
     except KeyError as error:
         raise UserError(f"{folder}/model.json lacks {error}.", "Train the model again.") from error
+
+
+def _export(entry: dict[str, Any]) -> Export:
+    from common.exported import Export
+
+    return Export(**entry)

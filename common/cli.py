@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from common import arguments
+from common.call import Options
 from common.command import exit_with
 from common.example import Example
-from common.execute import Options, execute, execute_seeds
+from common.execute import execute, execute_seeds
 from common.sagemaker import launch
 
 

@@ -1,8 +1,9 @@
-"""Mistakes of the user: one clear line and a hint, never a traceback."""
+"""How a program ends early: a mistake of the user, one clear line and never a traceback, or a signal."""
 
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -21,6 +22,18 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what}\n{self.hint}" if self.hint else self.what
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM arrived; what was being done is finished as far as it can be, and saved.
+
+    Attributes:
+        code: the exit code that the shell expects, 130 or 143.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:

@@ -7,16 +7,17 @@ import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor, nn
-
-from common.artifact import Artifact
-from common.config import Config
 from common.errors import UserError, nearest
-from common.metrics import Metrics
-from common.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from common.artifact import Artifact
+    from common.config import Config
+    from common.metrics import Metrics
+    from common.run import Run
 
 DOMAINS = ("vision", "nlp", "rl", "generative", "research")
 
@@ -195,7 +196,7 @@ def class_rows(logits: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
     Args:
         logits: [B, K], float.
     """
-    values, order = torch.softmax(logits.double(), dim=1).sort(dim=1, descending=True, stable=True)  # [B, K] each
+    values, order = logits.double().softmax(dim=1).sort(dim=1, descending=True, stable=True)  # [B, K] each
     rows = []
     for ranks, probabilities in zip(order.tolist(), values.tolist(), strict=True):
         ranked = {classes[i]: round(p, 6) for i, p in zip(ranks, probabilities, strict=True)}

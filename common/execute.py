@@ -12,29 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from common import class_plots, device, distributed, mlflow_tracking, plots, report, seeds
+from common.call import Options
 from common.command import print_json
 from common.config import Config, read_json
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.example import Example
 from common.files import write_json
 from common.folders import find_group, find_run, new_folder
 from common.metrics import Metrics
-from common.run import Interrupted, Run
+from common.run import Run
 from common.tracking import read_history
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What belongs to one call and not to the config: it does not change what is computed."""
-
-    tiny: bool = False
-    config: str | None = None
-    out: str = "runs"
-    resume: str | None = None
-    seeds: str | None = None
-    track: str | None = None
-    json: bool = False
-    quiet: bool = False
 
 
 def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from common import checkpoint, device, distributed
 from common.config import Config, read_json
 from common.data.loaders import Batches
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.facts import facts
 from common.files import explain_write_errors, write_json
 from common.tracking import Progress, Tracker, Window
@@ -23,18 +23,6 @@ from common.tracking import Progress, Tracker, Window
 LOG_LINES = 50  # about as many log lines as a run writes during training, whatever its length
 # At most this share of training time goes into writing checkpoints, however slow the disk.
 CHECKPOINT_SHARE = 0.005
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM arrived; the step was finished and saved.
-
-    Attributes:
-        code: the exit code that the shell expects, 130 or 143.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.code = 128 + number
 
 
 class Run:

@@ -21,9 +21,9 @@ from torch import nn
 from common import artifact, checkpoint
 from common.checkpoint import Checkpoints
 from common.cli import Options, execute
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.metrics import Metrics
-from common.run import Interrupted, Run
+from common.run import Run
 from tests import toy
 from tests.helpers import ROOT, Process, environment, final_weights, last_checkpoint, only_run, same, warm
 

@@ -19,9 +19,8 @@ import pytest
 
 from common import example as examples
 from common.config import Config, Range
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.execute import Options
-from common.run import Interrupted
 from common.tune.__main__ import main as tune_main
 from common.tune.search import Limits, search
 from common.tune.space import Space, space_of

@@ -12,9 +12,10 @@ import torch
 from common.data.image_arrays import shape_of
 from common.data.image_data import ImageData, Images, assemble
 from common.data.image_download import fetch_archive
-from common.data.images import SUFFIXES, ImageInput
+from common.data.images import ImageInput
 from common.data.splits import stratified
 from common.errors import UserError, nearest
+from common.files import IMAGES
 
 FOLDER_SIZE, CUB_SIZE = 64, 128
 VALID = 0.15  # of the training images, where no validation split is given
@@ -94,7 +95,7 @@ def _scan(top: Path, classes: list[str], image: ImageInput) -> Images:
     for child in _folders(top):
         if child.name not in classes:
             raise UserError(f"{top} has the class {child.name}, which train has not.", nearest(child.name, classes))
-        inside = sorted(p for p in child.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p, top))
+        inside = sorted(p for p in child.rglob("*") if p.suffix.lower() in IMAGES and not _hidden(p, top))
         files += inside
         targets += [classes.index(child.name)] * len(inside)
     if not files:
@@ -114,7 +115,7 @@ def _hidden(path: Path, top: Path) -> bool:
 
 
 def _suffixes() -> str:
-    return " ".join(sorted(SUFFIXES))
+    return " ".join(sorted(IMAGES))
 
 
 def duplicates(files: Sequence[Path]) -> list[Hashable]:

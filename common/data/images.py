@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import IMAGES
 from common.frames import png
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no EPS: reading it runs a program
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")  # what is looked for in a folder
 _READABLE = "Readable are JPEG, PNG, BMP, WebP, GIF and TIFF files."
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -42,7 +42,7 @@ class ImageInput:
     """
 
     kind: ClassVar[str] = "image"
-    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    suffixes: ClassVar[tuple[str, ...]] = IMAGES
 
     size: int
     channels: int

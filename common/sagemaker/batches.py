@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.data.images import SUFFIXES
 from common.errors import UserError
+from common.files import IMAGES
 
 NONE, LINE = "None", "Line"  # SplitType: a request for each file, or for as many lines as fit
 ROWS = "application/jsonlines"  # what is asked for as an answer: a row on each line
@@ -23,7 +23,7 @@ class Format:
 
 
 FORMATS = {
-    **dict.fromkeys(SUFFIXES, Format("application/x-image")),
+    **dict.fromkeys(IMAGES, Format("application/x-image")),
     ".csv": Format("text/csv", LINE),
     ".jsonl": Format("application/jsonlines", LINE),
     ".ndjson": Format("application/jsonlines", LINE),

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.sagemaker import contract
 
 if TYPE_CHECKING:
-    from common.execute import Options
+    from common.call import Options
 
 CHECKPOINTS = "SM_CHECKPOINT_DIR"  # ours: no dialect has a variable for that folder
 TRIAL = "TUNING_TRIAL"  # ours: set in the trainings of a tuning job, which share one folder for checkpoints
@@ -57,7 +57,7 @@ def train(arguments: Sequence[str]) -> int:
             _copy(run / "model", ("*",), Path(os.environ.get("SM_MODEL_DIR", tree.model)))
             _copy(run, REPORT, Path(os.environ.get("SM_OUTPUT_DATA_DIR", output / "data")))
     except Exception as error:
-        if type(error).__name__ != "Interrupted":  # by name: its module may be what can't be imported
+        if not isinstance(error, Interrupted):
             write_failure(output / "failure", error)
         raise
     return 0
@@ -92,7 +92,7 @@ def _checkpoints(tree: contract.Tree) -> Path:
 
 def _options(hyperparameters: dict[str, Any], out: Path) -> Options:
     """The options among the hyperparameters, taken out of them; runs lie where checkpoints are kept."""
-    from common.execute import Options
+    from common.call import Options
 
     tiny = contract.decode(hyperparameters.pop("tiny", False), bool, False)
     return Options(tiny=tiny, out=str(out), resume="latest")

@@ -128,6 +128,7 @@ def _run(job: TrainingJob, folder: Path, lock: int) -> Outcome:
     write_json(folder / "job.json", {**describe(job), "status": "InProgress"})
     trees = [Tree(root / f"algo-{rank + 1}") for rank in range(job.place.instance_count)]
     staged = staging.stage(job.example, trees[0].code)
+    staging.share_bytecode(trees[0].code)
     job.say(f"job        {job.name} ({job.place.dialect}, {len(staged.files)} files, {staged.bytes / 1e3:.0f} kB)")
     commands = _prepare(job, trees, folder / "checkpoints", root)
     hosts = Hosts(commands, folder / "log.txt", quiet=job.quiet, keep=lock)
@@ -174,7 +175,7 @@ def _prepare(
     for rank, tree in enumerate(trees):
         host = Host(rank, len(trees), count, _gpus())
         if rank:
-            shutil.copytree(trees[0].code, tree.code)
+            shutil.copytree(trees[0].code, tree.code, symlinks=True)
         for place in (tree.model, tree.output / "data"):
             place.mkdir(parents=True)
         for name, source in job.channels.items():

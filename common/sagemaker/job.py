@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from common import arguments, execute
+from common import arguments
+from common.call import Options
 from common.command import say
 from common.config import check_fields, flag, option
 from common.errors import UserError, nearest
-from common.example import Example, get
+from common.example import get
 from common.sagemaker.contract import PATHS, encode
+
+if TYPE_CHECKING:
+    from common.example import Example
 
 MODES = ("fast-local", "local", "aws")
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # as CreateTrainingJob has it
@@ -119,7 +123,7 @@ def training_job(example: str, words: Sequence[str], place: Place) -> TrainingJo
     return job_of(chosen, *arguments.parse(chosen, words), place)
 
 
-def job_of(example: Example, options: execute.Options, said: dict[str, Any], place: Place) -> TrainingJob:
+def job_of(example: Example, options: Options, said: dict[str, Any], place: Place) -> TrainingJob:
     """The same from a command line that is parsed already.
 
     Args:
@@ -137,7 +141,9 @@ def job_of(example: Example, options: execute.Options, said: dict[str, Any], pla
     if options.track:
         hint = "Its metrics.jsonl and TensorBoard files come back with the results."
         raise UserError("--track does not go with --execution-mode.", hint)
-    values = execute.asked_config(example, options, said)
+    from common.execute import asked_config  # here, because it loads torch, which the example has done already
+
+    values = asked_config(example, options, said)
     base = example.config.tiny() if options.tiny else example.config()
     base.with_values(values).resolve().check()
     values, channels = shipped(values, place.data)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from common import arguments
+from common.call import Options
 from common.command import exit_with, print_json
 from common.config import flag
 from common.errors import UserError
-from common.example import Example
-from common.execute import Options
 from common.sagemaker.job import Place, TrainingJob, job_of, training_job
 
 if TYPE_CHECKING:
+    from common.example import Example
     from common.sagemaker.fast_local import Outcome
 
 _OWN = ("data", "out")  # an example has flags of its own by these names

@@ -63,12 +63,18 @@ def stage(example: str, folder: Path, root: Path | None = None) -> Staged:
     for file in wanted:
         target = folder / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        shutil.copy2(file, target)
     shutil.copyfile(entry, folder / ENTRY)
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements(domain, root)))
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     return Staged(folder, names, sum(file.stat().st_size for file in files))
+
+
+def share_bytecode(folder: Path) -> None:
+    """Lets source that `stage` wrote use what Python has compiled for this checkout: the files are the same."""
+    for package in {file.parent for file in folder.rglob("*.py")} - {folder}:
+        (package / "__pycache__").symlink_to(ROOT / package.relative_to(folder) / "__pycache__")
 
 
 def pack(folder: Path, target: Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 import typer
 
 from common import arguments
+from common.call import Options
 from common.command import print_json, say
 from common.config import check_fields
 from common.errors import UserError, nearest
 from common.example import Example, get
-from common.execute import Options
 from common.files import write_json
 from common.sagemaker import launch
 from common.sagemaker.job import Place, job_name

@@ -15,9 +15,8 @@ from typing import Any
 from common import arguments
 from common.command import say
 from common.config import Range
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.execute import asked_config
-from common.run import Interrupted
 from common.sagemaker import contract, prices, watch
 from common.sagemaker.account import Account, session, tags
 from common.sagemaker.entry import TRIAL

@@ -11,9 +11,8 @@ from typing import Any
 from common import arguments
 from common.command import say
 from common.config import read_json
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.folders import check_writable
-from common.run import Interrupted
 from common.sagemaker import fast_local
 from common.sagemaker.job import Place, metric_definitions, training_job
 from common.sagemaker.tuning import STRATEGIES, Tuning, describe

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from common.command import say
-from common.run import Interrupted
+from common.errors import Interrupted
 from common.sagemaker import prices
 
 GROUP = "/aws/sagemaker/TrainingJobs"

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from common.call import Options
 from common.config import Range, field_types, flag
 from common.errors import UserError
 from common.example import Example
-from common.execute import Options, asked_config
+from common.execute import asked_config
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

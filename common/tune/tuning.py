@@ -12,13 +12,12 @@ from types import FrameType
 from typing import Any
 
 from common import checkpoint, command
+from common.call import Options
 from common.config import read_json
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 from common.example import Example
-from common.execute import Options
 from common.files import write_json
 from common.folders import find_run, new_folder
-from common.run import Interrupted
 from common.tracking import read_history
 from common.tune import page
 from common.tune.found import Found

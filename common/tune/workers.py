@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common import command, device
+from common.call import Options
 from common.errors import UserError
 from common.example import Example
-from common.execute import Options, execute
+from common.execute import execute
 from common.files import explain_write_errors
 
 PATIENCE = 30.0  # seconds that a process gets to save and end when it is told to
