@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from common import artifact
+from common.errors import UserError
 from common.example import get, names
 from common.execute import Options, execute
 from common.sagemaker import contract, fast_local, staging
@@ -84,7 +86,7 @@ def test_two_hosts_train_one_model_and_a_finished_job_stays_as_it_is(
     assert again == outcome
     assert capfd.readouterr().err == "The job j is finished already; nothing was changed.\n"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    with pytest.raises(fast_local.UserError, match="The job j was started with another hyperparameter"):
+    with pytest.raises(UserError, match="The job j was started with another hyperparameter"):
         run(tmp_path, "--epochs", "2", instance_count=2)
 
 
@@ -112,8 +114,9 @@ def test_stopped_and_killed_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert same(weights, final_weights(Path(whole["run"])))
 
 
+@pytest.mark.parametrize("spare", [False, True], ids=["new process", "spare"])
 def test_the_staged_source_runs_alone_and_its_own_exception_is_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spare: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = staging.stage
 
@@ -124,11 +127,28 @@ def test_the_staged_source_runs_alone_and_its_own_exception_is_the_reason(
         return staged
 
     monkeypatch.setattr(staging, "stage", with_a_mistake)
-    outcome = run(tmp_path)
+    made = job(tmp_path)
+    with fast_local.spare_for(made.place) if spare else contextlib.nullcontext() as process:
+        outcome = fast_local.train(made, process)
+    assert outcome is not None
     assert (outcome.status, outcome.exit_code, outcome.model.exists()) == ("Failed", 1, False)
     assert outcome.failure_reason.startswith("ModuleNotFoundError: No module named 'rl'\n")
     assert "import rl  # is in this checkout" in outcome.failure_reason
     assert (outcome.folder / "failure").read_text() == outcome.failure_reason
+
+
+def test_a_spare_process_ends_when_its_launcher_finds_a_mistake_or_goes() -> None:
+    with pytest.raises(UserError), fast_local.spare_for(Place()) as spare:
+        training_job("vision.train", ["--epochs", "-1"], Place())
+    assert spare is not None
+    assert spare.process.poll() == -signal.SIGKILL
+    with fast_local.spare_for(Place()) as spare:
+        assert spare is not None
+        spare._ours.close()  # as the operating system does it for a launcher that was killed
+        assert spare.process.wait(timeout=60) == 0
+    for place in (Place(instance_count=2), Place(processes=2), Place(dry_run=True), Place(execution_mode="aws")):
+        with fast_local.spare_for(place) as none:
+            assert none is None
 
 
 def test_a_mistake_of_the_user_is_the_reason_and_keeps_its_code(tmp_path: Path) -> None:
@@ -149,7 +169,7 @@ def test_one_job_of_a_name_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fast_local, "LET_GO", 0.0)
     folder = tmp_path / "sagemaker" / "j"
     folder.mkdir(parents=True)
-    with fast_local._alone(folder, "j"), pytest.raises(fast_local.UserError, match="The job j is running"):
+    with fast_local._alone(folder, "j"), pytest.raises(UserError, match="The job j is running"):
         run(tmp_path)
 
 

@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.sagemaker import launch
 from common.sagemaker.fast_local import Outcome
 from common.sagemaker.job import Place, TrainingJob, normal_mode, training_job
+from common.sagemaker.spare import Spare
 from tests.helpers import ROOT, python
 
 
@@ -24,7 +25,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[TrainingJob]:
     """The jobs that would have been run, in any mode."""
     started: list[TrainingJob] = []
 
-    def train(job: TrainingJob) -> Outcome:
+    def train(job: TrainingJob, spare: Spare | None = None) -> Outcome:
         started.append(job)
         return Outcome(tmp_path / job.name, "Failed", "ValueError: no", tmp_path / "model.tar.gz", {"accuracy": 0.5}, 3)
 

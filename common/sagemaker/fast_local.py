@@ -24,10 +24,12 @@ from common.folders import check_writable
 from common.sagemaker import contract, staging
 from common.sagemaker.contract import Host, Tree
 from common.sagemaker.entry import CHECKPOINTS
-from common.sagemaker.job import TrainingJob
-from common.sagemaker.processes import Hosts, free_port
+from common.sagemaker.job import Place, TrainingJob
+from common.sagemaker.processes import LISTENED_TO, Hosts, free_port
+from common.sagemaker.spare import Spare
 
 MODEL = "model.tar.gz"
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}  # a line is shown when it is written
 LET_GO = 15.0  # seconds for the processes of a killed launcher to save and end
 _OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -70,10 +72,21 @@ class Outcome:
         return shown
 
 
-def train(job: TrainingJob) -> Outcome | None:
+def spare_for(place: Place) -> contextlib.AbstractContextManager[Spare | None]:
+    """A process for a job of one process, begun before the job is known; None where it has no use."""
+    one = place.mode == "fast-local" and place.instance_count == place.processes == 1 and not place.dry_run
+    if not one or os.name != "posix":
+        return contextlib.nullcontext()
+    return Spare(env=_outside() | UNBUFFERED, **LISTENED_TO)
+
+
+def train(job: TrainingJob, spare: Spare | None = None) -> Outcome | None:
     """Runs a job here, or continues one of this name, or reads the result of a finished one; None in a dry run.
 
     Results lie in OUT/sagemaker/JOB/, checkpoints among them.
+
+    Args:
+        spare: a process in which to run it.
 
     Raises:
         UserError: it can't be started as asked.
@@ -97,7 +110,7 @@ def train(job: TrainingJob) -> Outcome | None:
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, job.name) as lock:
-        return _run(job, folder, lock)
+        return _run(job, folder, lock, spare)
 
 
 def describe(job: TrainingJob) -> dict[str, Any]:
@@ -118,7 +131,7 @@ def processes(job: TrainingJob) -> int:
     return job.place.processes or _gpus() or 1
 
 
-def _run(job: TrainingJob, folder: Path, lock: int) -> Outcome:
+def _run(job: TrainingJob, folder: Path, lock: int, spare: Spare | None) -> Outcome:
     began = time.monotonic()
     for stale in (MODEL, "failure", "output"):
         _remove(folder / stale)
@@ -131,7 +144,7 @@ def _run(job: TrainingJob, folder: Path, lock: int) -> Outcome:
     staging.share_bytecode(trees[0].code)
     job.say(f"job        {job.name} ({job.place.dialect}, {len(staged.files)} files, {staged.bytes / 1e3:.0f} kB)")
     commands = _prepare(job, trees, folder / "checkpoints", root)
-    hosts = Hosts(commands, folder / "log.txt", quiet=job.quiet, keep=lock)
+    hosts = Hosts(commands, folder / "log.txt", quiet=job.quiet, keep=lock, spare=spare)
     code = hosts.wait(job.place.max_run)
     reason = next((text for tree in trees if (text := _text(tree.output / "failure"))), "")
     if code == 0:
@@ -186,7 +199,7 @@ def _prepare(
             tree, hyperparameters, list(job.channels), host, job.place.instance_type, job.name, job.place.dialect
         )
         paths = [str(isolation), *([said["PYTHONPATH"]] if "PYTHONPATH" in said else [])]
-        said |= {CHECKPOINTS: str(checkpoints), "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+        said |= {CHECKPOINTS: str(checkpoints), "PYTHONPATH": os.pathsep.join(paths), **UNBUFFERED}
         start = [sys.executable]
         if count * len(trees) > 1:
             start += ["-m", "torch.distributed.run", f"--nnodes={len(trees)}", f"--nproc_per_node={count}",

@@ -16,11 +16,12 @@ from common.call import Options
 from common.command import exit_with, print_json
 from common.config import flag
 from common.errors import UserError
+from common.sagemaker.fast_local import Outcome, spare_for
 from common.sagemaker.job import Place, TrainingJob, job_of, training_job
+from common.sagemaker.spare import Spare
 
 if TYPE_CHECKING:
     from common.example import Example
-    from common.sagemaker.fast_local import Outcome
 
 _OWN = ("data", "out")  # an example has flags of its own by these names
 _RUNNERS = {  # loaded by name: the SDK's weight is for those who use it
@@ -41,7 +42,8 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
 
 def _run(example: str, words: Sequence[str], place: Place, json: bool, quiet: bool) -> int:
     words = [*words, *(["--json"] if json else []), *(["--quiet"] if quiet else [])]
-    return launch(training_job(example, words, place), json="--json" in words)
+    with spare_for(place) as spare:
+        return launch(training_job(example, words, place), json="--json" in words, spare=spare)
 
 
 def script(
@@ -104,13 +106,15 @@ def launch_parsed(example: Example, options: Options, said: dict[str, Any], plac
     return launch(job_of(example, options, said, place), json=options.json)
 
 
-def launch(job: TrainingJob, *, json: bool = False) -> int:
+def launch(job: TrainingJob, *, json: bool = False, spare: Spare | None = None) -> int:
     """Runs a job where its place says, says how it ended, and returns the exit code.
 
     Args:
         json: print the outcome as one JSON object on stdout.
+        spare: in which fast-local runs it.
     """
-    outcome: Outcome | None = importlib.import_module(_RUNNERS[job.place.mode]).train(job)
+    train: Callable[..., Outcome | None] = importlib.import_module(_RUNNERS[job.place.mode]).train
+    outcome = train(job, spare) if spare else train(job)
     if outcome is None:  # a dry run
         return 0
     job.say("\n".join(outcome.lines()))

@@ -13,7 +13,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
+
+from common.sagemaker.spare import Spare
 
 Command = tuple[list[str], Path, dict[str, str]]  # words, working directory, environment
 POLL = 0.02  # seconds between looks at the processes
@@ -28,16 +30,19 @@ class Hosts:
         log: file to which their output is appended; it goes to stderr too.
         quiet: not to stderr.
         keep: a file descriptor that they inherit: the lock of the job.
+        spare: a process that is there already, for the only host.
 
     Attributes:
         stopped: the signal that told them to end, from outside or because time was up; 0 where none did.
     """
 
-    def __init__(self, commands: Sequence[Command], log: Path, *, quiet: bool, keep: int) -> None:
+    def __init__(
+        self, commands: Sequence[Command], log: Path, *, quiet: bool, keep: int, spare: Spare | None = None
+    ) -> None:
         self.stopped = 0
         self._quiet = quiet
         self._log = log.open("a", encoding="utf-8")
-        self._processes = [self._start(command, keep) for command in commands]
+        self._processes = [spare.become(*commands[0], keep)] if spare else [_start(c, keep) for c in commands]
         many = len(commands) > 1
         self._readers = [
             threading.Thread(target=self._read, args=(process.stdout, f"[algo-{rank + 1}] " if many else ""))
@@ -79,15 +84,6 @@ class Hosts:
             return 128 + self.stopped  # torchrun says 1
         return failed if failed >= 0 else 128 - failed
 
-    def _start(self, command: Command, keep: int) -> subprocess.Popen[str]:
-        words, folder, environment = command
-        return subprocess.Popen(
-            words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace", pass_fds=(keep,),
-            start_new_session=True,  # Ctrl-C reaches them once, through us
-            preexec_fn=_die_with_parent,
-        )  # fmt: skip
-
     def _read(self, pipe: TextIO, prefix: str) -> None:
         for line in pipe:
             self._write(prefix + line)
@@ -111,6 +107,11 @@ class Hosts:
                 process.send_signal(number)
 
 
+def _start(command: Command, keep: int) -> subprocess.Popen[str]:
+    words, folder, environment = command
+    return subprocess.Popen(words, cwd=folder, env=environment, pass_fds=(keep,), **LISTENED_TO)
+
+
 def free_port() -> int:
     """A port of the loopback device that nothing listens on now."""
     with socket.socket() as probe:
@@ -129,3 +130,11 @@ def _die_with_parent() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() == 1:  # killed already
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+LISTENED_TO: dict[str, Any] = {  # how Popen starts a process whose output we read and whose end is ours
+    "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT,
+    "text": True, "encoding": "utf-8", "errors": "replace",
+    "start_new_session": True,  # Ctrl-C reaches it once, through us
+    "preexec_fn": _die_with_parent,
+}  # fmt: skip

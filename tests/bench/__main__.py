@@ -121,6 +121,27 @@ def startup(options: argparse.Namespace) -> None:
         row(f"seconds: {what}", value, "python " + " ".join(arguments))
 
 
+def job(options: argparse.Namespace) -> None:
+    """Each job between two plain trainings, so that a change of the machine's speed meets all three."""
+
+    def seconds(command: str) -> float:
+        with tempfile.TemporaryDirectory() as out:
+            words = command.replace("OUT", out).split()
+            began = time.monotonic()
+            subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, check=True)
+            return time.monotonic() - began
+
+    plain, launched = (
+        "-m vision.train --quiet --out OUT --tiny",
+        "sagemaker/run_training.py --quiet --out OUT -- --tiny",
+    )
+    rounds = [[seconds(command) for command in (plain, launched, plain)] for _ in range(11)][1:]  # one to warm up
+    more = sorted(there - (before + after) / 2 for before, there, after in rounds)
+    value = f"{median(more):.2f} s more (median of {len(more)}, {more[0]:.2f}–{more[-1]:.2f}); "
+    value += f"plain {median(r[0] for r in rounds):.2f} s"
+    row("a job in fast-local over the plain command", value, f"python {launched}")
+
+
 def kills(options: argparse.Namespace) -> None:
     """`kill -9` at random moments of a training with averages and mixing on; then resume to the end and compare."""
     settings = ["vision.train", "--epochs", "8", "--ema", "0.99", "--mixup", "0.2", "--checkpoint-seconds", "0"]
@@ -163,8 +184,8 @@ def page(options: argparse.Namespace) -> None:
 
 
 FIGURES: dict[str, Callable[[argparse.Namespace], None]] = {
-    "startup": startup, "digits": digits, "mnist": mnist, "cifar": cifar, "birds": birds, "fit": fit_overhead,
-    "families": families, "kills": kills, "cartpole": agents.cartpole, "control": agents.control,
+    "startup": startup, "job": job, "digits": digits, "mnist": mnist, "cifar": cifar, "birds": birds,
+    "fit": fit_overhead, "families": families, "kills": kills, "cartpole": agents.cartpole, "control": agents.control,
     "agent-speed": agents.speed, "pong": agents.pong, "gan": gans.ours, "gan-speed": gans.speed,
     "gan-peers": gans.peers, "texts": texts.scratch, "text-models": texts.models, "minilm": texts.finetuned,
     "ladder": ladder, "page": page,
