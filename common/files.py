@@ -45,10 +45,14 @@ def explain_write_errors(path: Path, remedy: str | None = None) -> Iterator[None
 
 
 @contextmanager
-def write_whole(path: Path) -> Iterator[BinaryIO]:
+def write_whole(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     """Opens a temporary file beside `path` that takes its name once everything is on the disk.
 
     A crash, a kill or a full disk at any moment leaves the old `path` (or none) and never half a file.
+
+    Args:
+        sync: wait for the disk, so that a power cut can't undo it; where thousands are written that can be made
+            again, that is most of the time.
 
     Raises:
         UserError: the place is full, read-only or forbidden.
@@ -60,13 +64,15 @@ def write_whole(path: Path) -> Iterator[BinaryIO]:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes 0600; results are for others to read
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

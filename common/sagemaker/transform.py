@@ -130,7 +130,7 @@ def send_all(client: Client, job: Job) -> Iterator[list[dict[str, Any]]]:
         for file, each in zip(job.files, cut, strict=True):
             got = [next(replies) for _ in each]
             if all(reply.body is not None for reply in got):
-                with write_whole(job.folder / "output" / f"{file.key}.out") as opened:
+                with write_whole(job.folder / "output" / f"{file.key}.out", sync=False) as opened:
                     opened.writelines(reply.body + b"\n" for reply in got if reply.body)
             yield join(file, form, [answer for reply in got for answer in reply.answers])
 
