@@ -35,10 +35,12 @@ from typing import Any, NamedTuple
 import torch
 
 from common.sagemaker.processes import free_port
+from common.sagemaker.server import Server
 from tests.helpers import ROOT
 from tests.serve_helpers import write_artifact
 
 BARE, LIT = "tests.bench.bare_server", "tests.bench.lit_server"
+ENDPOINT = "sagemaker/serve"
 JPEG = "image/jpeg"
 JSON = "application/json"
 
@@ -95,6 +97,13 @@ def serving(*command: str | Path) -> Iterator[tuple[int, int]]:
                 process.wait(10)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves workers behind, and they keep a core busy
+
+
+@contextmanager
+def endpoint(folder: Path) -> Iterator[tuple[int, int]]:
+    """The same of `sagemaker/serve`, as an endpoint of this machine starts it."""
+    with Server(folder) as server:
+        yield server.port, server.pid
 
 
 async def load(
@@ -158,6 +167,7 @@ def speed(folder: Path, seconds: float, precision: str, rounds: int = 3) -> None
     photos = photographs()
     servers: dict[str, list[str | Path]] = {"ours": ["common.serve", folder, "--precision", precision]}
     servers["ours, 2 workers"] = [*servers["ours"], "--workers", "2"]
+    servers["ours, an endpoint here"] = [ENDPOINT]
     for kind in ("async", "threads"):
         servers[f"bare FastAPI, {kind}"] = [BARE, folder, "--precision", precision, "--handler", kind]
     if find_spec("litserve"):
@@ -167,7 +177,7 @@ def speed(folder: Path, seconds: float, precision: str, rounds: int = 3) -> None
     found: dict[tuple[str, int], list[Load]] = {}
     for _ in range(rounds):
         for name, command in servers.items():
-            with serving(*command) as (port, process):
+            with endpoint(folder) if command == [ENDPOINT] else serving(*command) as (port, process):
                 bodies, media = ([in_json(p) for p in photos], JSON) if command[0] == LIT else (photos, JPEG)
                 expected = answers(port, bodies, media)
                 asyncio.run(load(port, bodies, expected, 4, 1.0, media))
