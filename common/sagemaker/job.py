@@ -129,6 +129,8 @@ def job_of(example: Example, options: Options, said: dict[str, Any], place: Plac
     Args:
         said: settings by field name.
     """
+    from common.execute import asked_config  # here: it loads torch, as the example has done by now
+
     place = replace(place, execution_mode=place.mode)
     check_fields(place)
     name = place.job_name or job_name(example.name)
@@ -141,8 +143,6 @@ def job_of(example: Example, options: Options, said: dict[str, Any], place: Plac
     if options.track:
         hint = "Its metrics.jsonl and TensorBoard files come back with the results."
         raise UserError("--track does not go with --execution-mode.", hint)
-    from common.execute import asked_config  # here, because it loads torch, which the example has done already
-
     values = asked_config(example, options, said)
     base = example.config.tiny() if options.tiny else example.config()
     base.with_values(values).resolve().check()
