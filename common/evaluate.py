@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from common import artifact, command, device, example
+from common import artifact, command, example
 
 
 def main(
@@ -20,6 +20,8 @@ def main(
     config = declared.config().with_values(saved.config)
     if data_dir is not None:
         config = config.with_values({"data_dir": data_dir})
+    from common import device  # here: a mistake in the arguments is said without waiting for torch
+
     device.set_threads()
     command.print_json(declared.evaluate(saved, config).values)
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from common import artifact, command, device, example
+from common import artifact, command, example
 from common.errors import UserError
 from common.example import Predictor
 from common.rows import Layout, RowWriter, rows_done
@@ -54,6 +54,8 @@ def main(
     sources = find_sources(files or [], value or [], lines or [], predictor.input.suffixes)
     layout = Layout(predictor.answer, predictor.scores, saved.classes)
     done = rows_done(target, layout) if target else {}
+    from common import device  # here: a mistake in the arguments is said without waiting for torch
+
     device.set_threads()
     failed = sum(1 for source in sources if done.get(source.name))
     with RowWriter(target, layout) as writer:

@@ -42,8 +42,9 @@ def test_importing_loads_no_heavy_library() -> None:
     assert json.loads(process.stdout) == []
 
 
-def test_the_launchers_come_up_without_torch() -> None:
-    modules = [f"common.sagemaker.{name}" for name in ("launch", "jobs", "batch", "endpoints")]
+def test_these_commands_come_up_without_torch() -> None:
+    modules = ["common.predict", "common.evaluate"]
+    modules += [f"common.sagemaker.{name}" for name in ("launch", "jobs", "batch", "endpoints")]
     process = python("-c", f"import {', '.join(modules)}, sys; print('torch' in sys.modules)")
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip() == "False"
