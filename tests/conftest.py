@@ -11,6 +11,8 @@ import pytest
 
 # One thread each: the tests run side by side, and tiny networks gain nothing from a second thread.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Hundreds of processes would each compile our source, where the shell forbids to keep what was compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No test may reach a hub, whatever the machine allows.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

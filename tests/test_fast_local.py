@@ -193,6 +193,7 @@ def trained(tree: Tree) -> dict[str, Any]:
     return artifact.load(tree.model).config
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(("driver", "processes"), [("basic_script_driver", 1), ("torchrun_driver", 2)])
 def test_the_sdk_s_unmodified_drivers_run_our_code(driver: str, processes: int, tmp_path: Path) -> None:
     script = drivers() / "distributed_drivers" / f"{driver}.py"
