@@ -73,13 +73,12 @@ def main() -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    extra = environment.get("PYTHONPATH", "").split(os.pathsep)
+    extra = [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.argv, sys.path[:0] = words, [folder, *extra]
-    for place in extra:
-        hook = os.path.join(place, "sitecustomize.py")  # noqa: PTH118
-        if os.path.exists(hook):  # noqa: PTH110
-            runpy.run_path(hook)
-    runpy.run_path(os.path.join(folder, words[0]), run_name="__main__")  # noqa: PTH118
+    for hook in (Path(place, "sitecustomize.py") for place in extra):
+        if hook.exists():
+            runpy.run_path(str(hook))
+    runpy.run_path(str(Path(folder, words[0])), run_name="__main__")
 
 
 if __name__ == "__main__":
