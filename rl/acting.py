@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from rl.environments import Environments
@@ -23,52 +25,60 @@ class Actor:
         finished: undiscounted returns of the last 100 episodes that ended by themselves, as rewards were given.
     """
 
-    def __init__(self, environments: Environments, device: torch.device) -> None:
-        self.environments, self.device = environments, device
-        self.observations = torch.empty(0)
-        self.running = torch.zeros(environments.count)
+    def __init__(self, environments: Environments) -> None:
+        self.environments = environments
+        self.observations = np.zeros(0)
+        self.running = np.zeros(environments.count)
         self.finished: list[float] = []
 
     def begin(self, seed: int) -> None:
         """Begins new episodes everywhere; those that were running are forgotten."""
         self.observations = self.environments.reset(seed)
-        self.running = torch.zeros(self.environments.count)
+        self.running = np.zeros(self.environments.count)
 
     @torch.no_grad()
     def collect(self, model: QNetwork, steps: int, epsilon: float) -> Rows:
         """Acts ε-greedily for some steps in each environment."""
         environments = self.environments
-        explore = torch.rand(steps, environments.count) < epsilon
-        anyhow = torch.randint(len(environments.actions), (steps, environments.count))
-        seen: list[tuple[Tensor, ...]] = []
+        shape = (steps, environments.count)
+        explore = torch.rand(shape).lt(epsilon).numpy()
+        anyhow = torch.randint(len(environments.actions), shape).numpy()
+        some, all_of_them = explore.any(1).tolist(), explore.all(1).tolist()
+        policy = model.policy()
+        rows = Rows.empty(steps, environments.count, environments.frame, environments.dtype)
+        observations, taken, rewards, terminated, truncated, real = (column.numpy() for column in rows)  # same memory
         for row in range(steps):
             actions = anyhow[row]
-            if not bool(explore[row].all()):
-                model.resample()
-                best = model.values(self.observations.to(self.device)).argmax(1).cpu()
-                actions = torch.where(explore[row], actions, best)
-            before = environments.newest(self.observations)
+            if not all_of_them[row]:
+                best = policy(self.observations)
+                actions = np.where(explore[row], actions, best) if some[row] else best
             step = environments.step(actions)
-            seen.append((before, actions, step.rewards, step.terminated, step.truncated, step.real))
+            observations[row], taken[row] = environments.newest(self.observations), actions
+            rewards[row], real[row] = step.rewards, step.real
+            terminated[row], truncated[row] = step.terminated, step.truncated
             self.observations = step.observations
-            self._count(step.rewards, step.terminated | step.truncated)
-        return Rows(*(torch.stack(column) for column in zip(*seen, strict=True)))
+        self._count(rewards, terminated | truncated)
+        return rows
 
     @property
     def newest(self) -> Tensor:
         """What was seen last, as it is stored: [N, *frame]."""
-        return self.environments.newest(self.observations)
+        return torch.from_numpy(self.environments.newest(self.observations))
 
     @property
     def episode_return(self) -> float:
         """Mean return of the last 100 episodes; of what the running ones have so far before the first has ended."""
-        return sum(self.finished) / len(self.finished) if self.finished else self.running.mean().item()
+        return sum(self.finished) / len(self.finished) if self.finished else float(self.running.mean())
 
-    def _count(self, rewards: Tensor, ended: Tensor) -> None:
-        self.running += rewards
-        if bool(ended.any()):
-            self.finished = (self.finished + self.running[ended].tolist())[-RECENT:]
-            self.running[ended] = 0
+    def _count(self, rewards: ndarray, ended: ndarray) -> None:
+        """Adds up [R, N] rewards of the running episodes, and closes those that ended."""
+        begin = 0
+        for last in np.flatnonzero(ended.any(1)).tolist():
+            self.running += rewards[begin : last + 1].sum(0)
+            self.finished = (self.finished + self.running[ended[last]].tolist())[-RECENT:]
+            self.running[ended[last]] = 0
+            begin = last + 1
+        self.running += rewards[begin:].sum(0)
 
     def state_dict(self) -> dict[str, list[float]]:
         return {"finished": self.finished}
@@ -104,17 +114,17 @@ def play(
         watch: called before every step.
     """
     observations = environments.reset(seed)
-    running = torch.ones(environments.count, dtype=torch.bool)
-    returns = torch.zeros(environments.count, dtype=torch.float64)
-    lengths = torch.zeros(environments.count, dtype=torch.int64)
-    while bool(running.any()):
+    running = np.ones(environments.count, np.bool_)
+    returns = np.zeros(environments.count)
+    lengths = np.zeros(environments.count, np.int64)
+    while running.any():
         watch()
-        step = environments.step(values(observations).argmax(1).cpu())
+        step = environments.step(values(torch.from_numpy(observations)).argmax(1).cpu().numpy())
         returns += running * step.rewards
         lengths += running
         running &= ~(step.terminated | step.truncated)
         observations = step.observations
-    return Played(returns, lengths)
+    return Played(torch.from_numpy(returns), torch.from_numpy(lengths))
 
 
 @contextmanager

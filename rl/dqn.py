@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common import artifact, distributed
@@ -32,7 +31,8 @@ from rl import gallery
 from rl.acting import Actor, Played, one_thread, play
 from rl.environments import TINY, Environments
 from rl.game import AgentGame
-from rl.networks import QNetwork, project
+from rl.losses import losses
+from rl.networks import QNetwork
 from rl.replay import Batch, Replay
 
 # Every run is validated on the same episodes and tested on the same others.
@@ -183,34 +183,6 @@ def build(config: Any, shape: Sequence[int], actions: int) -> QNetwork:
     )  # fmt: skip
 
 
-def losses(model: QNetwork, target: QNetwork, batch: Batch, double: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of each transition, its error as a priority, and the value of its action, all [B].
-
-    The target is r + γⁿ · Q'(s', a*): a* is the best action by the target network Q' itself, or with `double` by the
-    network that learns (van Hasselt et al. 2016, arXiv 1509.06461, equation 4).
-    """
-    with torch.no_grad():
-        following = target(batch.next_observations).float()  # [B, A, Z]
-        judge = model.values(batch.next_observations) if double else target.expected(following)  # [B, A]
-        following = pick(following, judge.argmax(1))  # [B, Z]
-    logits = pick(model(batch.observations).float(), batch.actions)  # [B, Z]
-    if model.atoms == 1:
-        value, following = logits.squeeze(1), following.squeeze(1)
-        goal = batch.returns + batch.discounts * following
-        return F.smooth_l1_loss(value, goal, reduction="none"), (goal - value).detach().abs(), value.detach()
-    goal = project(following.softmax(1), batch.returns, batch.discounts, model.support)  # [B, Z]
-    cross_entropy = -(goal * logits.log_softmax(1)).sum(1)
-    entropy = -torch.special.entr(goal).sum(1)
-    # Without its constant part, as a priority: the Kullback-Leibler divergence.
-    divergence = (cross_entropy.detach() + entropy).clamp(min=0)
-    return cross_entropy, divergence, logits.detach().softmax(1) @ model.support
-
-
-def pick(values: Tensor, actions: Tensor) -> Tensor:
-    """[B, A, Z] at actions [B] to [B, Z]."""
-    return values.gather(1, actions[:, None, None].expand(-1, 1, values.shape[2])).squeeze(1)
-
-
 # --- train -------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +198,7 @@ def train(config: Any, run: Run) -> Metrics:
     model, target = networks(config, run, environments)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     replay = memory(config, run, environments)
-    actor = Actor(environments, run.device)
+    actor = Actor(environments)
     run.track(model=model, target=target, optimizer=optimizer)
     run.track_each(replay=replay, actor=actor)
     run.state["updates"] = 0

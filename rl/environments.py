@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy import ndarray
 
 from common.errors import UserError, nearest
 
 FRAMES = 4  # stacked into one observation of images
 SIZE = 84  # side of an image in pixels, as in Mnih et al. 2015
 TINY = "Corridor-v0"
+# From so many on, gymnasium's vectorised implementations are faster than one environment after the other.
+WORTH_VECTORS = 4
 
 # What the actions of well-known environments are called; Atari games name their own.
 ACTIONS = {
@@ -26,8 +28,7 @@ ACTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What N environments answered.
 
     Attributes:
@@ -37,20 +38,21 @@ class Step:
         real: false where an episode had ended before, so that this step only reset, bool [N].
     """
 
-    observations: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    real: Tensor
+    observations: ndarray
+    rewards: ndarray
+    terminated: ndarray
+    truncated: ndarray
+    real: ndarray
 
 
 class Environments:
     """N environments of one kind that step together.
 
-    They reset in the step after an episode's end, whatever the action (AutoresetMode.NEXT_STEP). gymnasium's own
-    vectorised implementation is taken where there is one, else one environment after the other is stepped.
+    They reset in the step after an episode's end, whatever the action (AutoresetMode.NEXT_STEP). Of many, gymnasium's
+    own vectorised implementation is taken where there is one, else one environment after the other is stepped.
     Images are turned gray, shrunk to 84 × 84 and stacked, four to an observation; Atari games also skip four frames,
     take the brighter of the last two, and start with up to 30 steps of doing nothing (Mnih et al. 2015).
+    What goes in and comes out are arrays, as gymnasium's; they become tensors where a network takes them.
 
     Args:
         name: id in gymnasium.
@@ -74,14 +76,14 @@ class Environments:
         render: bool = False,
     ) -> None:
         import gymnasium
-        import numpy as np
         from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
         self.name, self.count, self.clip_rewards = name, count, clip_rewards
         first = make(name, life_loss=life_loss, render=render)
         self.vector: Any = None
         spec = first.spec
-        if spec.vector_entry_point is not None and not spec.additional_wrappers and not render:
+        vectorised = spec.vector_entry_point is not None and not spec.additional_wrappers
+        if vectorised and count >= WORTH_VECTORS and not render:
             first.close()
             self.vector = gymnasium.make_vec(name, num_envs=count, vectorization_mode="vector_entry_point")
             if self.vector.metadata.get("autoreset_mode") is not AutoresetMode.NEXT_STEP:
@@ -99,42 +101,40 @@ class Environments:
         self.frame = tuple(space.shape)
         self.shape = (FRAMES, *self.frame) if self.pixels else self.frame
         self.dtype = torch.uint8 if self.pixels else torch.float32
-        self._numpy_dtype = np.uint8 if self.pixels else np.float32
         self._start = int(self.vector.single_action_space.start)
         self.actions = action_names(name, first, int(self.vector.single_action_space.n))
         self.threshold: float | None = spec.reward_threshold
-        self._stack = torch.zeros(0)
-        self._over = torch.zeros(count, dtype=torch.bool)
+        self._stack = np.zeros(0)
+        self._over = np.zeros(count, np.bool_)
 
-    def reset(self, seed: int) -> Tensor:
+    def reset(self, seed: int) -> ndarray:
         """Begins an episode in each; observations [N, *shape]."""
         frames = self._frames(self.vector.reset(seed=seed)[0])
-        self._over = torch.zeros(self.count, dtype=torch.bool)
+        self._over = np.zeros(self.count, np.bool_)
         if not self.pixels:
             return frames
-        self._stack = frames[:, None].repeat(1, FRAMES, 1, 1)
+        self._stack = np.repeat(frames[:, None], FRAMES, 1)
         return self._stack
 
-    def step(self, actions: Tensor) -> Step:
+    def step(self, actions: ndarray) -> Step:
         """One step of each with actions int64 [N]."""
-        chosen = actions.numpy()
-        seen, rewards, terminated, truncated, _ = self.vector.step(chosen + self._start if self._start else chosen)
+        chosen = actions + self._start if self._start else actions
+        seen, rewards, terminated, truncated, _ = self.vector.step(chosen)
         frames = observations = self._frames(seen)
-        resets = self._over
+        resets, self._over = self._over, terminated | truncated
         if self.pixels:
-            moved = torch.cat([self._stack[:, 1:], frames[:, None]], 1)
-            self._stack = observations = torch.where(resets[:, None, None, None], frames[:, None], moved)
-        paid = torch.from_numpy(rewards).float()
-        terminated, truncated = torch.from_numpy(terminated), torch.from_numpy(truncated)
-        self._over = terminated | truncated
-        return Step(observations, paid.sign() if self.clip_rewards else paid, terminated, truncated, ~resets)
+            moved = np.concatenate([self._stack[:, 1:], frames[:, None]], 1)
+            self._stack = observations = np.where(resets[:, None, None, None], frames[:, None], moved)
+        if self.clip_rewards:
+            rewards = np.sign(rewards)
+        return Step(observations, rewards.astype(np.float32), terminated, truncated, ~resets)
 
-    def newest(self, observations: Tensor) -> Tensor:
+    def newest(self, observations: ndarray) -> ndarray:
         """The part of observations that no earlier one has, [N, *frame]: of images the last of the stack."""
         return observations[:, -1] if self.pixels else observations
 
-    def _frames(self, seen: Any) -> Tensor:
-        return torch.from_numpy(seen.astype(self._numpy_dtype))  # a copy: gymnasium writes into its own again
+    def _frames(self, seen: ndarray) -> ndarray:
+        return seen.astype(np.uint8 if self.pixels else np.float32)  # a copy: gymnasium writes into its own again
 
     def render(self) -> Any:
         """A picture of the first environment, uint8 [H, W, 3]."""
@@ -274,7 +274,6 @@ def corridor(**options: Any) -> Any:
     Observations are one-hot, [12].
     """
     import gymnasium
-    import numpy as np
     from gymnasium import spaces
 
     class Corridor(gymnasium.Env):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from common import frames
@@ -43,9 +45,9 @@ class AgentGame:
             return before
         if action is None:
             action = max(range(len(before.values)), key=before.values.__getitem__)
-        step = self._environments.step(torch.tensor([action]))
-        reward = step.rewards.item()
-        over = bool(step.terminated | step.truncated)
+        step = self._environments.step(np.array([action]))
+        reward = float(step.rewards[0])
+        over = bool(step.terminated[0] or step.truncated[0])
         return self._show(step.observations, action, reward, before.total + reward, before.step + 1, over=over)
 
     def close(self) -> None:
@@ -54,9 +56,9 @@ class AgentGame:
 
     @torch.inference_mode()
     def _show(
-        self, observations: Tensor, action: int | None, reward: float, total: float, step: int, *, over: bool
+        self, observations: ndarray, action: int | None, reward: float, total: float, step: int, *, over: bool
     ) -> Scene:
-        values = self._values(observations)[0].tolist()
+        values = self._values(torch.from_numpy(observations))[0].tolist()
         image = frames.png(picture(self._environments.render(), WIDTH), quick=True)
         seen = None if self._environments.pixels else observations[0].tolist()
         self._scene = Scene(image, seen, values, action, reward, total, step, over)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +11,7 @@ from torch import Tensor
 BLOCK = 256  # priorities under one sum: a sum tree of two levels, both searched at once for the whole batch
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """What N environments did in R steps, in order.
 
     Attributes:
@@ -32,9 +30,17 @@ class Rows:
     truncated: Tensor
     real: Tensor
 
+    @classmethod
+    def empty(cls, rows: int, environments: int, frame: Sequence[int], dtype: torch.dtype) -> Rows:
+        """Rows to be filled in."""
+        shape = (rows, environments)
+        flags = (torch.empty(shape, dtype=torch.bool) for _ in range(3))
+        return cls(
+            torch.empty(*shape, *frame, dtype=dtype), torch.empty(shape, dtype=torch.int64), torch.empty(shape), *flags
+        )
 
-@dataclass(frozen=True)
-class Batch:
+
+class Batch(NamedTuple):
     """Transitions to learn from.
 
     Attributes:
@@ -55,7 +61,7 @@ class Batch:
     indices: Tensor
 
     def part(self, start: int, end: int) -> Batch:
-        return Batch(*(getattr(self, name)[start:end] for name in self.__dataclass_fields__))
+        return Batch(*(column[start:end] for column in self))
 
 
 class Replay:
@@ -106,7 +112,8 @@ class Replay:
         # By row of their first step:
         self.returns, self.discounts = ring(torch.float32), ring(torch.float32)
         self.span = ring(torch.uint8)  # steps to the successor
-        # The transitions that may be sampled, oldest first: a ring of flat indices, row · N + environment.
+        self.places = torch.arange(self.rows * environments, device=device)  # flat indices, row · N + environment
+        # Those of the transitions that may be sampled, oldest first: another ring.
         self.order = torch.zeros(self.rows * environments, dtype=torch.int64, device=device)
         # p^α, 0 for what may not be sampled, and its sums over blocks.
         self.priorities = torch.zeros(-(-self.rows * environments // BLOCK), BLOCK, device=device)
@@ -127,14 +134,14 @@ class Replay:
         """Writes R rows over the oldest ones and closes the n-step windows that end with them."""
         count = len(new.actions)
         for start in range(0, count, self.rows // 2):
-            self._add(Rows(*(getattr(new, f)[start : start + self.rows // 2] for f in new.__dataclass_fields__)))
+            self._add(Rows(*(column[start : start + self.rows // 2] for column in new)))
 
     def _add(self, new: Rows) -> None:
         count = len(new.actions)
         self._forget(self.written + count - self.rows)
-        into = torch.arange(self.written, self.written + count, device=self.device) % self.rows
-        for name in new.__dataclass_fields__:
-            getattr(self, name)[into] = getattr(new, name).to(self.device)
+        into = self._at(self.written, self.written + count)
+        for name, column in new._asdict().items():
+            getattr(self, name)[into] = column.to(self.device)
         if self.stack:
             self._count_ages(count)
         self.written += count
@@ -152,10 +159,9 @@ class Replay:
         oldest += max(self.stack - 1, 0)
         if oldest <= self.oldest:
             return
-        rows = torch.arange(self.oldest, oldest, device=self.device) % self.rows
-        amount = int(self.real[rows].sum())
+        amount = int(self.real[self._at(self.oldest, oldest)].sum())
         if self.alpha:
-            slots = torch.arange(self.first, self.first + amount, device=self.device) % len(self.order)
+            slots = self._at(self.first, self.first + amount, len(self.order))
             self._set(self.order[slots], torch.zeros(amount, device=self.device))
         self.first += amount
         self.oldest = oldest
@@ -164,28 +170,34 @@ class Replay:
         """Sums up the n-step windows that begin in rows `ready` to `end`: all that they need is there."""
         if end <= self.ready:
             return
-        rows = torch.arange(self.ready, end, device=self.device)  # [W]
-        going = self.real[rows % self.rows]  # [W, N]
+        here = self._at(self.ready, end)
+        going = real = self.real[here]  # [W, N]
         returns = torch.zeros(going.shape, device=self.device)
         span = torch.zeros(going.shape, dtype=torch.uint8, device=self.device)
         bootstrap = torch.ones_like(going)
         for k in range(self.steps):
-            row = (rows + k) % self.rows
+            row = self._at(self.ready + k, end + k)
             returns += going * self.rewards[row] * self.gamma**k
             span += going
             bootstrap &= ~(going & self.terminated[row])
-            going = going & ~self.terminated[row] & ~self.truncated[row]
-        rows %= self.rows
-        self.returns[rows], self.span[rows] = returns, span
+            if k + 1 < self.steps:
+                going = going & ~(self.terminated[row] | self.truncated[row])
+        self.returns[here], self.span[here] = returns, span
         # A truncated episode would have gone on: its last observation has a value. A terminated one has none.
-        self.discounts[rows] = bootstrap * self.gamma ** span.float()
-        new = (rows[:, None] * self.n + torch.arange(self.n, device=self.device))[self.real[rows]]
-        slots = torch.arange(self.last, self.last + len(new), device=self.device) % len(self.order)
-        self.order[slots] = new
+        self.discounts[here] = bootstrap * self.gamma ** span.float()
+        new = self.places.view(self._shape)[here][real]
+        self.order[self._at(self.last, self.last + len(new), len(self.order))] = new
         self.last += len(new)
         self.ready = end
         if self.alpha:
             self._set(new, self.highest.expand(len(new)))
+
+    def _at(self, start: int, end: int, size: int = 0) -> slice | Tensor:
+        """Where the counted rows `start` to `end` lie in a ring: a slice, unless they go round its end."""
+        size = size or self.rows
+        if start % size + end - start <= size:
+            return slice(start % size, start % size + end - start)
+        return torch.arange(start, end, device=self.device) % size
 
     def cut(self, frames: Tensor) -> None:
         """Ends every running episode as a truncation; `frames` [N, *frame] are what was seen last."""

@@ -16,9 +16,10 @@ from common.cli import Options, execute
 from common.errors import UserError
 from rl import dqn
 from rl.acting import Actor, play
-from rl.dqn import DQNConfig, losses
+from rl.dqn import DQNConfig
 from rl.environments import TINY, Environments, best_return
-from rl.networks import NoisyLinear, QNetwork, project
+from rl.losses import losses, project
+from rl.networks import NoisyLinear, QNetwork
 from rl.replay import Batch, Replay
 from tests import diary
 from tests.diary import reward_of
@@ -139,6 +140,26 @@ def test_noise_is_there_in_training_and_gone_in_evaluation() -> None:
     assert not any("noise" in name for name in layer.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ((4,), {}),
+        ((4,), {"dueling": True}),
+        ((4,), {"atoms": 11, "high": 2.0}),
+        ((4, 84, 84), {}),
+        ((4,), {"noisy": True}),
+    ],
+)
+def test_a_policy_takes_the_action_of_the_highest_value(shape: tuple[int, ...], settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = QNetwork(shape, 3, [32, 16], **settings).eval()
+    seen = torch.randn(64, *shape)
+    with torch.inference_mode():
+        expected = model.values(seen).argmax(1)
+        assert len(expected.unique()) > 1 or model.pixels
+        assert model.policy()(seen.numpy()).tolist() == expected.tolist()
+
+
 # --- environments ----------------------------------------------------------------------------------------------
 
 
@@ -159,8 +180,8 @@ def test_playing_counts_the_first_episode_of_each_environment() -> None:
 
 def test_gymnasiums_own_vectors_and_single_environments_play_the_same() -> None:
     """CartPole's vectorised implementation: same dynamics, same limit, same reset in the step after the end."""
-    fast = Environments("CartPole-v1", 2)
-    slow = Environments("CartPole-v1", 2, render=True)
+    fast = Environments("CartPole-v1", 4)
+    slow = Environments("CartPole-v1", 4, render=True)
     assert type(fast.vector) is not type(slow.vector)
     fast.reset(0)
     slow.reset(0)
@@ -169,12 +190,12 @@ def test_gymnasiums_own_vectors_and_single_environments_play_the_same() -> None:
     generator = torch.Generator().manual_seed(0)
     reset = 0
     for _ in range(60):
-        actions = torch.randint(2, (2,), generator=generator)
+        actions = torch.randint(2, (4,), generator=generator).numpy()
         left, right = fast.step(actions), slow.step(actions)
-        assert torch.equal(left.real, right.real)
-        assert torch.equal(left.rewards, right.rewards)
-        assert torch.equal(left.terminated, right.terminated)
-        if not bool(left.real.all()):  # both begin anew, but where is by chance
+        assert left.real.tolist() == right.real.tolist()
+        assert left.rewards.tolist() == right.rewards.tolist()
+        assert left.terminated.tolist() == right.terminated.tolist()
+        if not left.real.all():  # both begin anew, but where is by chance
             reset += 1
             for number, environment in enumerate(slow.vector.envs):
                 environment.unwrapped.state = fast.vector.state[:, number].copy()
@@ -189,7 +210,7 @@ def test_pong_plays_as_mnih_et_al_did() -> None:
     lanes = Environments("ALE/Pong-v5", 2, clip_rewards=True)
     assert (lanes.shape, lanes.dtype) == ((4, 84, 84), torch.uint8)
     assert lanes.actions[:3] == ["noop", "fire", "right"]
-    actor = Actor(lanes, CPU)
+    actor = Actor(lanes)
     actor.begin(0)
     replay = Replay(500, 2, lanes.frame, lanes.dtype, CPU, stack=4, steps=3)
     replay.add(actor.collect(QNetwork(lanes.shape, 6, [16]), 120, epsilon=1.0))

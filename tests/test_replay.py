@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,7 +34,7 @@ def recorded(
     lanes = Environments(name, environments)
     settings = {"capacity": 100_000, "stack": 4 if lanes.pixels else 0, "gamma": 0.9} | settings
     replay = Replay(settings.pop("capacity"), environments, lanes.frame, lanes.dtype, CPU, **settings)
-    actor, model = Actor(lanes, CPU), QNetwork(lanes.shape, 3, [4])
+    actor, model = Actor(lanes), QNetwork(lanes.shape, 3, [4])
     actor.begin(20)
     for number, steps in enumerate(rounds):
         replay.add(actor.collect(model, steps, epsilon=0.5))
@@ -127,16 +128,15 @@ def test_what_an_actor_sees_is_what_replay_gives_back() -> None:
     seen = [lanes.reset(20)]
     rows = []
     for _ in range(40):
-        step = lanes.step(torch.zeros(2, dtype=torch.int64))
-        rows.append(
-            (lanes.newest(seen[-1]), torch.zeros(2).long(), step.rewards, step.terminated, step.truncated, step.real)
-        )
+        actions = np.zeros(2, np.int64)
+        step = lanes.step(actions)
+        rows.append((lanes.newest(seen[-1]), actions, step.rewards, step.terminated, step.truncated, step.real))
         seen.append(step.observations)
     replay = Replay(1000, 2, lanes.frame, lanes.dtype, CPU, stack=4)
-    replay.add(Rows(*(torch.stack(c) for c in zip(*rows, strict=True))))
+    replay.add(Rows(*(torch.from_numpy(np.stack(c)) for c in zip(*rows, strict=True))))
     batch = everything(replay)
     row, lane = batch.indices // 2, batch.indices % 2
-    everywhere = torch.stack(seen)
+    everywhere = torch.from_numpy(np.stack(seen))
     assert torch.equal(batch.observations, everywhere[row, lane])
     assert torch.equal(batch.next_observations, everywhere[row + 1, lane])
 
@@ -191,5 +191,5 @@ def test_a_memory_comes_back_as_it_was() -> None:
     left = next(replay.batches(1, 64, 0.4))
     torch.manual_seed(3)
     right = next(again.batches(1, 64, 0.4))
-    assert all(torch.equal(getattr(left, f), getattr(right, f)) for f in left.__dataclass_fields__)
+    assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
     assert replay.state_dict()["rings"]["observations"].shape[0] == replay.written, "only what is filled"
