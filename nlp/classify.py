@@ -117,8 +117,6 @@ class ClassifyConfig(Config):
         super().check()
         if self.lora and not self.pretrained:
             raise UserError("--lora adapts a pretrained network.", "Use it with --model hf:MODEL.")
-        if self.pretrained and self.ngrams:
-            raise UserError("--ngrams is for networks of ours.", "Drop it, or --model hf:.")
         if not self.pretrained and self.vocabulary is not None and self.vocabulary < SMALLEST:
             raise UserError(f"--vocabulary is {self.vocabulary}; it must be at least {SMALLEST}.")
 
@@ -156,32 +154,37 @@ class Batches:
 # --- model -------------------------------------------------------------------------------------------------
 
 
-def build(config: ClassifyConfig, classes: int, vocabulary: int, known: int) -> Classifier:
-    """A network of ours: tokens [B, T] to logits [B, classes].
-
-    Args:
-        known: number of n-grams; those of the training split come by `NGrams.learn`.
-    """
-    ngrams = NGrams(known, classes, vocabulary, config.ngrams) if config.ngrams else None
+def build(config: ClassifyConfig, classes: int, vocabulary: int, ngrams: NGrams | None) -> Classifier:
+    """A network of ours: tokens [B, T] to logits [B, classes]."""
     return Classifier(
         str(config.model), config.size, vocabulary, classes, ngrams=ngrams, dropout=config.dropout or 0.0,
         word_dropout=config.word_dropout or 0.0,
     )  # fmt: skip
 
 
-def from_scratch(config: ClassifyConfig, data: TextData) -> tuple[Classifier, Tokenizer, TokenInput]:
-    """A new network of ours, with the words and n-grams of the training split."""
-    inputs = TokenInput(max_length=int(config.max_length or 0))
-    tokenizer = train_tokenizer(data.train.texts, inputs.max_length, int(config.vocabulary or 0))
-    vocabulary, classes = tokenizer.get_vocab_size(), len(data.classes)
+def naive_bayes(config: ClassifyConfig, data: TextData, tokenizer: Tokenizer, inputs: TokenInput) -> NGrams | None:
+    """The n-grams of the training split, as naive Bayes weighs them; None where none were asked for."""
     if not config.ngrams:
-        return build(config, classes, vocabulary, 0), tokenizer, inputs
-    tokens = encode(tokenizer, inputs, data.train.texts)
-    known, ratios = models.count_ngrams(tokens, data.train.targets, classes, vocabulary, config.ngrams)
-    model = build(config, classes, vocabulary, len(known))
-    assert model.ngrams is not None
-    model.ngrams.learn(known, ratios)
-    return model, tokenizer, inputs
+        return None
+    tokens, vocabulary = encode(tokenizer, inputs, data.train.texts), tokenizer.get_vocab_size()
+    known, ratios = models.count_ngrams(tokens, data.train.targets, len(data.classes), vocabulary, config.ngrams)
+    ngrams = NGrams(len(known), len(data.classes), vocabulary, config.ngrams)
+    ngrams.learn(known, ratios)
+    return ngrams
+
+
+def start(config: ClassifyConfig, data: TextData) -> tuple[nn.Module, Tokenizer, TokenInput, dict[str, bytes]]:
+    """The network that is trained, its tokenizer, and the files that its artifact needs."""
+    length = int(config.max_length or 0)
+    if config.pretrained:
+        network, tokenizer, inputs, files = pretrained.load(config.pretrained, len(data.classes), length, config.lora)
+        network.ngrams = naive_bayes(config, data, tokenizer, inputs)
+        return network, tokenizer, inputs, files
+    inputs = TokenInput(max_length=length)
+    tokenizer = train_tokenizer(data.train.texts, length, int(config.vocabulary or 0))
+    ngrams = naive_bayes(config, data, tokenizer, inputs)
+    model = build(config, len(data.classes), tokenizer.get_vocab_size(), ngrams)
+    return model, tokenizer, inputs, {"tokenizer.json": tokenizer.to_str().encode()}
 
 
 # --- train -------------------------------------------------------------------------------------------------
@@ -191,15 +194,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     """Trains, evaluates on the test split beside the baseline, and saves the model."""
     data = prepare(config)
     run.cite(data.provenance)
-    files: dict[str, bytes]
-    model: nn.Module
-    if config.pretrained:
-        model, tokenizer, inputs, files = pretrained.load(
-            config.pretrained, len(data.classes), int(config.max_length or 0), config.lora
-        )
-    else:
-        model, tokenizer, inputs = from_scratch(config, data)
-        files = {"tokenizer.json": tokenizer.to_str().encode()}
+    model, tokenizer, inputs, files = start(config, data)
     batches = Batches(tokenizer, inputs, run.device, config.seed)
     loader = batches(data.train, int(config.batch_size or 0), train=True)
     model = run.place(model, sample=next(loader.epoch(0))[0][:1].cpu())
@@ -229,7 +224,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     correct = logits.argmax(1) == data.test.targets
     run.sections.append(baseline.section(str(config.model), metrics, correct, simple))
     run.sections.append(explain.mistakes(model.eval(), tokenizer, inputs, data.test, logits, data.classes))
-    saved = model.network if isinstance(model, pretrained.Pretrained) else model  # under the names transformers knows
+    saved = pretrained.to_save(model) if isinstance(model, pretrained.Pretrained) else model
     artifact.save(run, saved, inputs=inputs.to_json(), classes=data.classes, metrics=metrics, files=files)
     return metrics
 
@@ -260,11 +255,12 @@ def load_model(saved: Artifact) -> tuple[nn.Module, Tokenizer, TokenInput]:
     config = ClassifyConfig().with_values(saved.config)
     tokenizer = pretrained.tokenizer_from_artifact(saved)
     inputs: TokenInput = TokenInput.from_json(saved.inputs)
+    classes, vocabulary, ngrams = len(saved.classes), tokenizer.get_vocab_size(), None
+    if config.ngrams:
+        ngrams = NGrams(saved.shapes()["ngrams.known"][0], classes, vocabulary, config.ngrams)
     if config.pretrained:
-        return pretrained.from_artifact(saved), tokenizer, inputs
-    known = saved.shapes()["ngrams.known"][0] if config.ngrams else 0
-    model = build(config, len(saved.classes), tokenizer.get_vocab_size(), known)
-    return saved.load_into(model), tokenizer, inputs
+        return pretrained.from_artifact(saved, ngrams), tokenizer, inputs
+    return saved.load_into(build(config, classes, vocabulary, ngrams)), tokenizer, inputs
 
 
 def load(saved: Artifact) -> Predictor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from common.artifact import Artifact
 from common.errors import UserError
+from nlp.models import PAD, NGrams
 from nlp.tokens import TokenInput
 
 if TYPE_CHECKING:
@@ -22,18 +23,24 @@ PREFIX = "hf:"
 
 
 class Pretrained(nn.Module):
-    """A sequence classifier of transformers that takes padded tokens [B, T] and gives logits [B, K]."""
+    """A sequence classifier of transformers that takes padded tokens [B, T] and gives logits [B, K].
 
-    def __init__(self, network: nn.Module, pad: int) -> None:
+    Args:
+        ngrams: whose logits are added; None for none.
+    """
+
+    def __init__(self, network: nn.Module, pad: int, ngrams: NGrams | None = None) -> None:
         super().__init__()
         self.network = network
         self.pad = pad
+        self.ngrams = ngrams
 
     def forward(self, tokens: Tensor) -> Tensor:
-        seen = tokens != self.pad
+        real = tokens != self.pad
+        seen = real.clone()
         seen[:, 0] = True  # a text of padding alone would have nothing to attend to
         logits: Tensor = self.network(input_ids=tokens, attention_mask=seen.long()).logits
-        return logits
+        return logits if self.ngrams is None else logits + self.ngrams(tokens.where(real, PAD))
 
 
 def find(name: str) -> str:
@@ -94,13 +101,19 @@ def load(
     return Pretrained(network, inputs.pad), _prepared(fast.backend_tokenizer, inputs), inputs, files
 
 
-def from_artifact(saved: Artifact) -> nn.Module:
+def to_save(model: Pretrained) -> nn.Module:
+    """What an artifact holds: without n-grams the network alone, under the names by which transformers loads it."""
+    return model.network if model.ngrams is None else model
+
+
+def from_artifact(saved: Artifact, ngrams: NGrams | None) -> nn.Module:
     """The fine-tuned network of an artifact; nothing is asked of the hub."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(str(saved.folder), local_files_only=True)
     network = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    return saved.load_into(Pretrained(network, TokenInput.from_json(saved.inputs).pad), part=network)
+    model = Pretrained(network, TokenInput.from_json(saved.inputs).pad, ngrams)
+    return saved.load_into(model, part=to_save(model))
 
 
 def tokenizer_from_artifact(saved: Artifact) -> Tokenizer:
@@ -134,7 +147,7 @@ def merged(model: Pretrained) -> Pretrained:
     network: Any = model.network
     if hasattr(network, "merge_and_unload"):
         network = network.merge_and_unload()
-    return Pretrained(network, model.pad).eval()
+    return Pretrained(network, model.pad, model.ngrams).eval()
 
 
 def _said_clearly(name: str, action: Callable[[], Any]) -> Any:

@@ -41,15 +41,15 @@ class Actor:
         """Acts ε-greedily for some steps in each environment."""
         environments = self.environments
         shape = (steps, environments.count)
-        explore = torch.rand(shape).lt(epsilon).numpy()
+        explored = torch.rand(shape) < epsilon
+        some, everywhere, explore = explored.any(1).tolist(), explored.all(1).tolist(), explored.numpy()
         anyhow = torch.randint(len(environments.actions), shape).numpy()
-        some, all_of_them = explore.any(1).tolist(), explore.all(1).tolist()
         policy = model.policy()
         rows = Rows.empty(steps, environments.count, environments.frame, environments.dtype)
         observations, taken, rewards, terminated, truncated, real = (column.numpy() for column in rows)  # same memory
         for row in range(steps):
             actions = anyhow[row]
-            if not all_of_them[row]:
+            if not everywhere[row]:
                 best = policy(self.observations)
                 actions = np.where(explore[row], actions, best) if some[row] else best
             step = environments.step(actions)

@@ -262,6 +262,26 @@ def test_a_pretrained_network_is_tuned_and_its_artifact_needs_no_hub(tmp_path: P
     assert not [name for name in artifact.load(moved).weights() if "lora" in name]
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_ngrams_stand_beside_a_pretrained_network(tmp_path: Path, bert: Path, lora: bool) -> None:
+    folder = tiny(tmp_path, model=f"hf:{bert}", lora=lora, ngrams=2, epochs=1, lr=1e-2)
+    saved = artifact.load(folder)
+    again = classify.evaluate(saved, classify.ClassifyConfig().with_values(saved.config)).values
+    assert again == pytest.approx(measured(folder), abs=1e-6)
+    loaded, tokenizer, inputs = classify.load_model(saved)
+    model: Any = loaded
+    short, long = (torch.tensor(t) for t in encode(tokenizer, inputs, ["great value", "the parcel came late " * 3]))
+    free = max(set(range(500)) - set(short.tolist()) - set(long.tolist()))
+    with torch.inference_mode():
+        whole = model(short.unsqueeze(0))
+        part = model.network(short.unsqueeze(0)).logits
+        assert torch.allclose(whole, part + model.ngrams(short.unsqueeze(0)))
+        assert not torch.allclose(whole, part, atol=1e-2)
+        for model.pad in (inputs.pad, free):  # whatever fills a batch, such as GPT-2's last token: no n-gram has it
+            batch = nn.utils.rnn.pad_sequence([short, long], True, model.pad)
+            assert torch.allclose(model(batch)[:1], whole, atol=1e-5)
+
+
 def test_adapters_are_all_that_trains_and_merging_keeps_the_answers(bert: Path) -> None:
     model, *_ = pretrained.load(str(bert), 4, 64, lora=True)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -304,7 +324,6 @@ def test_the_packaged_minilm_is_found_and_reads_meaning() -> None:
         (["--model", "cn"], "error: --model cn: unknown.\nDid you mean cnn?"),
         (["--tiny", "--model", "hf:no/where"], "error: --model hf:no/where can't be loaded: "),
         (["--lora"], "error: --lora adapts a pretrained network.\nUse it with --model hf:MODEL."),
-        (["--model", "hf:x", "--ngrams", "2"], "error: --ngrams is for networks of ours."),
         (["--vocabulary", "100"], "error: --vocabulary is 100; it must be at least 300."),
         (["--data", "csv:none.csv"], "error: There is no file none.csv."),
         (["--data", "docstring"], "error: --data docstring: unknown.\nDid you mean docstrings?"),
