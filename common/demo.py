@@ -10,15 +10,16 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from common import command
 from common.errors import UserError
-from common.serve.models import Model, free_name, load_models
-from common.serve.server import start
 from common.serve.settings import Place, Settings
+
+if TYPE_CHECKING:
+    from common.serve.models import Model
 
 MOST = 24  # runs that are served; each takes memory and a place on the page
 WHEN = re.compile(r"^\d{8}-\d{6}-")  # with which the name of a run's folder begins
@@ -35,6 +36,8 @@ def main(
         raise UserError(f"There is no trained run in {runs}.", "Train one, in seconds: python -m vision.train")
     if len(found) > MOST:
         command.say(f"{len(found) - MOST} older runs are left out: python -m common.serve RUN serves any.")
+    from common.serve.server import start  # loads torch: that there is no run is said before
+
     return start(name_runs(found[:MOST]), Settings(), Place(host, port), load=load_whole)
 
 
@@ -47,6 +50,8 @@ def find_runs(folder: Path) -> list[Path]:
 
 def name_runs(folders: Sequence[Path]) -> list[str]:
     """`NAME=FOLDER` for each: what tells runs apart, such as "vgg-digits", numbered from the second of the same."""
+    from common.serve.models import free_name
+
     named: dict[str, Path] = {}
     for folder in folders:
         # Runs of several seeds lie in a folder of their own.
@@ -66,6 +71,8 @@ def load_whole(runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: in
     Raises:
         UserError: none does.
     """
+    from common.serve.models import load_models
+
     models: dict[str, Model] = {}
     for run in runs:
         try:

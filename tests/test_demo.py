@@ -85,7 +85,7 @@ def test_too_many_runs_are_cut_with_a_line(
 ) -> None:
     served: list[str] = []
     monkeypatch.setattr(demo, "MOST", 2)
-    monkeypatch.setattr(demo, "start", lambda named, *_, **__: served.extend(named))
+    monkeypatch.setattr("common.serve.server.start", lambda named, *_, **__: served.extend(named))
     demo.main(runs=str(runs))
     assert [name.partition("=")[0] for name in served] == ["seeds-seed-0", "gan"]
     assert "2 older runs are left out" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def test_importing_loads_no_heavy_library() -> None:
 
 
 def test_these_commands_come_up_without_torch() -> None:
-    modules = ["common.predict", "common.evaluate"]
+    modules = ["common.predict", "common.evaluate", "common.serve.__main__", "common.demo"]
     modules += [f"common.sagemaker.{name}" for name in ("launch", "jobs", "batch", "endpoints")]
     process = python("-c", f"import {', '.join(modules)}, sys; print('torch' in sys.modules)")
     assert process.returncode == 0, process.stderr

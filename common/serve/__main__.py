@@ -15,7 +15,6 @@ import typer
 
 from common import command
 from common.errors import UserError, nearest
-from common.serve.server import start
 from common.serve.settings import MEGABYTE, Place, Settings
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -37,6 +36,8 @@ def main(
     """Serves trained models over HTTP."""
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision}: no such number format.", nearest(precision, PRECISIONS))
+    from common.serve.server import start  # loads torch: a mistake is said before
+
     settings = Settings(max_megabytes * MEGABYTE, max_requests, timeout, token)
     return start(runs, settings, Place(host, port, workers, precision))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import optuna
 
 STRATEGIES = ("tpe", "hyperband", "random")
-RANDOM_TRIALS = 6  # after the defaults, before TPE has enough to go by
+RANDOM_TRIALS = 4  # after the defaults, before TPE has enough to go by
 JUDGES = 4  # complete trials that a median needs
 
 
@@ -179,7 +179,7 @@ class Study:
         samplers, seed = optuna_or_error().samplers, mix_seed(self._seed, "trial", number)
         if self.strategy == "random":
             return samplers.RandomSampler(seed=seed)
-        return samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
+        return samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS, multivariate=True)
 
     def _pruner(self) -> Any:
         pruners = optuna_or_error().pruners
@@ -187,8 +187,9 @@ class Study:
             self._validations = next((len(row.scores) for row in self.rows() if row.state == "complete"), 0)
         if self.strategy == "hyperband" and self._validations:
             return pruners.HyperbandPruner(min_resource=1, max_resource=self._validations, reduction_factor=3)
-        # The first quarter, at least the first validation, says little: the learning rate still rises.
-        grace = max(1, self._validations // 4)
+        # Of the first half, at least the first validation, nothing is judged: while the learning rate is high, what
+        # will win at its end often lies behind.
+        grace = max(1, self._validations // 2)
         return pruners.MedianPruner(n_startup_trials=JUDGES, n_warmup_steps=grace + 1, n_min_trials=JUDGES)
 
 
