@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import fmean
 
 from tests.bench.tools import mean_std, row, run
 
@@ -55,25 +54,35 @@ def control(options: argparse.Namespace) -> None:
 
 
 def speed(options: argparse.Namespace) -> None:
+    """Ours with 1 and 10 environments and CleanRL's script in turns, for the machine's speed may change meanwhile."""
+    cleanrl = "CleanRL's dqn.py"
+    rates: dict[str, list[float]] = {}
+    for seed in range(3):
+        for environments in ("1", "10"):
+            seconds = run("rl.dqn", "--envs", environments, *SAME, "--seed", str(seed))["seconds"]["train"]
+            rates.setdefault(environments, []).append(60_000 / seconds)
+        if options.cleanrl:
+            rates.setdefault(cleanrl, []).append(cleanrl_rate(options, seed))
     for environments in ("1", "10"):
-        arguments = ["--envs", environments, *SAME]
-        results = [run("rl.dqn", *arguments, "--seed", str(seed)) for seed in range(3)]
-        rates = [60_000 / r["seconds"]["train"] for r in results]
-        row(f"steps/s at CleanRL's settings, {environments} environments", mean_std(rates, ",.0f"),
-            " ".join(["python -m rl.dqn", *arguments]))  # fmt: skip
+        row(f"steps/s at CleanRL's settings, {environments} environments", mean_std(rates[environments], ",.0f"),
+            " ".join(["python -m rl.dqn --envs", environments, *SAME]))  # fmt: skip
     if not options.cleanrl:
         row("steps/s, CleanRL", "not measured: --cleanrl names a checkout, --cleanrl-python its Python", "dqn.py")
         return
+    row("steps/s, CleanRL", mean_std(rates[cleanrl], ",.0f"), "python cleanrl/dqn.py --total-timesteps 60000")
+    ratios = [ours / theirs for ours, theirs in zip(rates["1"], rates[cleanrl], strict=True)]
+    row("1 environment, ours / CleanRL's, round by round", mean_std(ratios), "")
+
+
+def cleanrl_rate(options: argparse.Namespace, seed: int) -> float:
+    """Steps per second as CleanRL's script says them last."""
     python = options.cleanrl_python or sys.executable
     script = next(p for p in Path(options.cleanrl).resolve().rglob("dqn.py") if p.parent.name == "cleanrl")
-    rates = []
-    for seed in range(3):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [python, str(script), "--total-timesteps", "60000", "--seed", str(seed)]
-            environment = {**os.environ, "PYTHONPATH": str(Path(options.cleanrl).resolve())}
-            process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-        rates.append(fmean(map(int, re.findall(r"SPS: (\d+)", process.stdout)[-1:])))
-    row("steps/s, CleanRL", mean_std(rates, ",.0f"), "python cleanrl/dqn.py --total-timesteps 60000")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [python, str(script), "--total-timesteps", "60000", "--seed", str(seed)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(options.cleanrl).resolve())}
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return float(re.findall(r"SPS: (\d+)", process.stdout)[-1])
 
 
 def pong(options: argparse.Namespace) -> None:
