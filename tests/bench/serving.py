@@ -290,11 +290,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--run", action="append", type=Path, default=[], help="fuzz these instead of ResNet-18")
+    parser.add_argument("--run", action="append", type=Path, default=[], help="this instead of ResNet-18; fuzz takes several")
     options: Any = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, "model")
-        write_artifact(folder, model="torchvision/resnet18", size=224, channels=3)
+        if options.run:
+            folder = options.run[0]
+        else:
+            write_artifact(folder, model="torchvision/resnet18", size=224, channels=3)
         if options.what == "speed":
             speed(folder, options.seconds, options.precision, options.rounds)
         elif options.what == "bound":
