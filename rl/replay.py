@@ -132,9 +132,12 @@ class Replay:
 
     def add(self, new: Rows) -> None:
         """Writes R rows over the oldest ones and closes the n-step windows that end with them."""
-        count = len(new.actions)
-        for start in range(0, count, self.rows // 2):
-            self._add(Rows(*(column[start : start + self.rows // 2] for column in new)))
+        count, most = len(new.actions), self.rows // 2
+        if count <= most:
+            self._add(new)
+            return
+        for start in range(0, count, most):
+            self._add(Rows(*(column[start : start + most] for column in new)))
 
     def _add(self, new: Rows) -> None:
         count = len(new.actions)
@@ -219,7 +222,10 @@ class Replay:
                 yield self._prioritized(size, beta)
             return
         slots = torch.randint(self.first, self.last, (count * size,), device=self.device) % len(self.order)
-        drawn = self._gather(self.order[slots], torch.ones(count * size, device=self.device))
+        drawn = self._gather(self.order.index_select(0, slots), torch.ones(count * size, device=self.device))
+        if count == 1:
+            yield drawn
+            return
         for start in range(0, count * size, size):
             yield drawn.part(start, start + size)
 
