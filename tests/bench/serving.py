@@ -290,7 +290,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--run", action="append", type=Path, default=[], help="this instead of ResNet-18; fuzz takes several")
+    parser.add_argument(
+        "--run", action="append", type=Path, default=[], help="this instead of ResNet-18; fuzz takes several"
+    )
     options: Any = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, "model")
