@@ -123,7 +123,7 @@ class QNetwork(nn.Module):
         """Tells the best action of each observation, from arrays [N, *shape] to int64 [N], until the weights change.
 
         On a few observations PyTorch spends more time on the way to its kernels than in them: dense layers on the
-        CPU are multiplied by NumPy here, which halves the time of a step in one environment.
+        CPU are multiplied by NumPy here, which takes a third off a step in one environment.
         """
         device = self.support.device
         if device.type != "cpu" or self.pixels or self.value is not None or self.atoms > 1 or self._noisy:
