@@ -72,6 +72,7 @@ class Config:
         "auto", "number format of the arithmetic", choices=("auto", "fp32", "bf16", "fp16"), group="Device"
     )
     compile: bool = option(False, "compile the model (slow to start, faster per step on a GPU)", group="Device")
+    cuda_graph: bool = option(True, "launch each training step on a GPU at once", group="Device")
     checkpoint_seconds: float = option(
         10.0, "seconds between checkpoints; 0 saves after every step", at_least=0, group="Run"
     )

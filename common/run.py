@@ -58,6 +58,8 @@ class Run:
         self._facts = read_json(folder / "config.json") if resume else {}
         device.keep_freed_memory()
         self.device, self.device_why = device.pick_device(config.device, distributed.local_rank())
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # graphs and streams are made where the current device says
         self.folder = distributed.share(folder)  # clocks differ; all ranks take the name that rank 0 chose
         device.set_threads(distributed.local_world())
         device.seed_everything(config.seed)

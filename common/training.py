@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import distributed
 from common.data.loaders import Loader
 from common.run import Run
-
-Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs [B, ...], targets [B, ...]) -> scalar mean over the batch
+from common.step import Loss, MovingAverage, Step
 
 
 def fit(
@@ -51,39 +48,22 @@ def fit(
             and kept; 0 for none.
         patience: epochs without a better `monitor` after which training stops; 0 for never.
     """
-    assert run.plan is not None, "place the model first"
-    scaler = torch.amp.GradScaler(run.device.type, enabled=run.plan.precision == "fp16")
     rates = scheduler(schedule, optimizer, epochs * len(train), warmup=len(train))
-    average = moving_average(model, ema) if ema else None
-    run.track(model=model, optimizer=optimizer, scheduler=rates, scaler=scaler)
+    average = MovingAverage(model, ema) if ema else None
+    step = Step(run, model, loss_fn, optimizer, accumulate=accumulate, clip=clip, average=average)
+    run.track(model=model, optimizer=optimizer, scheduler=rates, scaler=step.scaler)
     if average is not None:
         run.track(ema=average)
-    network = distributed.wrap(model, run.device)
-    network.train()
+    step.network.train()
 
     for inputs, targets in run.loop(train, epochs=epochs):
-        pieces = list(zip(inputs.chunk(accumulate), targets.chunk(accumulate), strict=True))
-        loss = torch.zeros((), device=run.device)
-        for number, (x, y) in enumerate(pieces, start=1):
-            with _hold_back_gradients(network, number < len(pieces)):
-                with run.autocast():
-                    part = loss_fn(network(x), y) * (len(x) / len(inputs))
-                scaler.scale(part).backward()
-            loss += part.detach()
-        if clip:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        loss = step(inputs, targets)
         run.log(loss=loss, lr=rates.get_last_lr()[0])
         rates.step()
-        if average is not None:
-            average.update_parameters(model)
         if run.last_in_epoch and validate is not None:
             kept = average.module if average is not None else model
             figures = _validate(run, kept, loss_fn, validate, score)
-            network.train()
+            step.network.train()
             _keep_or_stop(run, kept, figures, monitor, patience, len(train))
 
     kept = average.module if average is not None else model
@@ -93,20 +73,6 @@ def fit(
         figures = run.state.get("best_figures", {})
         run.progress.say("kept       " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
     return kept
-
-
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of a model's weights and buffers; integers, such as counts, are copied."""
-    lerp = get_ema_multi_avg_fn(decay)
-
-    def update(averages: Any, values: Any, steps: Any) -> None:
-        if averages[0].is_floating_point():  # torch calls this once for each type of numbers
-            lerp(averages, values, steps)
-        else:
-            for average, value in zip(averages, values, strict=True):
-                average.copy_(value)
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def scheduler(name: str, optimizer: Optimizer, steps: int, warmup: int) -> LRScheduler:
@@ -191,13 +157,6 @@ def _keep_or_stop(
     waited = (run.step + 1 - run.state["best_step"]) // per_epoch
     if patience and waited >= patience:
         run.stop(f"{monitor} has not improved for {waited} epochs")
-
-
-def _hold_back_gradients(network: nn.Module, hold: bool) -> AbstractContextManager[None]:
-    """Spares the exchange of gradients between processes until the last piece of a batch."""
-    if hold and isinstance(network, nn.parallel.DistributedDataParallel):
-        return network.no_sync()
-    return nullcontext()
 
 
 def classification_score(logits: Tensor, targets: Tensor) -> dict[str, float]:

@@ -29,7 +29,8 @@ from common.example import Example, Predictor
 from common.files import write_whole
 from common.metrics import Metrics
 from common.run import Run
-from common.training import moving_average, scheduler
+from common.step import MovingAverage
+from common.training import scheduler
 from generative import gallery, quality
 from generative.losses import OBJECTIVES, discriminator_loss, generator_loss
 from generative.networks import SIDE, SIZES, Discriminator, Generator
@@ -203,7 +204,7 @@ def adversarial(
     fast = torch.optim.Adam(discriminator.parameters(), lr=float(config.discriminator_lr or 0), betas=betas, fused=True)
     rates = [scheduler(config.schedule, slow, steps // every, 0), scheduler(config.schedule, fast, steps, 0)]
     decay = config.ema if config.ema is not None else ema_decay(steps // every)
-    average = moving_average(generator, decay)
+    average = MovingAverage(generator, decay)
     run.track(
         generator=generator, discriminator=discriminator, average=average, generator_optimizer=slow,
         discriminator_optimizer=fast, generator_schedule=rates[0], discriminator_schedule=rates[1],

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.training import moving_average
+from common.step import MovingAverage
 
 
 def test_a_moving_average_follows_the_formula_and_copies_whole_numbers() -> None:
     model: Any = nn.BatchNorm1d(2)
     model.register_buffer("keys", torch.tensor([2**53 + 1]))  # a float would lose its last digit
-    average: Any = moving_average(model, 0.75)
+    average: Any = MovingAverage(model, 0.75)
     expected: list[float] = []
     for step, value in enumerate((1.0, 2.0, 4.0)):
         with torch.no_grad():

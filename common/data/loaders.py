@@ -116,8 +116,10 @@ class Loader:
         batches = self.batches(epoch)[start:]
         wanted = batches if self._whole else [self._share(b) for b in batches]
         rank = 0 if self._whole else self._rank
-        for position, (indices, inputs) in enumerate(zip(wanted, self._read(wanted), strict=True), start):
-            targets = self.targets[indices.to(self.device)]
+        # Moved at once: a copy for each batch would make the CPU wait until the GPU has done all that was asked before.
+        places = torch.cat(wanted).to(self.device).split([len(b) for b in wanted]) if wanted else ()
+        for position, (indices, inputs) in enumerate(zip(places, self._read(wanted, places), strict=True), start):
+            targets = self.targets[indices]
             if self.augment:
                 with isolated_rng(mix_seed(self.seed, "augment", epoch, position, rank), self.device):
                     inputs, targets = self.augment(inputs, targets)
@@ -129,10 +131,11 @@ class Loader:
                 inputs = inputs.contiguous(memory_format=self.memory_format)
             yield inputs, targets
 
-    def _read(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _read(self, batches: Sequence[Tensor], places: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The inputs of batches of indices, which come as they are and on the device."""
         if self._inputs is not None:
-            for indices in batches:
-                yield self._inputs[indices.to(self.device)]
+            for indices in places:
+                yield self._inputs[indices]
             return
         if self._stream is None:
             self._stream = _Stream(self._dataset, _workers(self._workers), self.device)

@@ -87,6 +87,6 @@ class SequenceLoader(Loader):
         generator = torch.Generator().manual_seed(mix_seed(self.seed, "batches", epoch))
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
-    def _read(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _read(self, batches: Sequence[Tensor], places: Sequence[Tensor]) -> Iterator[Tensor]:
         for indices in batches:
             yield self._sequences.padded(indices).to(self.device, non_blocking=True)
