@@ -16,6 +16,7 @@ from common import artifact, example
 from common.execute import Options, execute
 from common.sagemaker import contract, fast_local, processes
 from common.sagemaker.job import Place, TrainingJob, metric_definitions, training_job
+from tests import test_golden
 from tests.helpers import final_weights, python, ranks, result, same, warm
 
 EXAMPLES = example.names()
@@ -57,6 +58,11 @@ def test_tiny_training_ends_with_a_whole_run(name: str, trained: dict[str, Any])
     assert (run / "metrics.jsonl").read_text().count("\n") >= 2
     saved = artifact.load(run)
     assert (saved.example, saved.metrics) == (name, trained["metrics"])
+
+
+def test_the_first_losses_are_those_of_before(name: str, trained: dict[str, Any]) -> None:
+    """What is not meant to change what an example learns does not: `tests/golden` was written before it."""
+    assert test_golden.losses_are_kept(Path(trained["run"]), name)
 
 
 def completed(job: TrainingJob, trained: dict[str, Any], tmp_path: Path) -> Path:
