@@ -153,11 +153,6 @@ class Example:
     def command(self) -> str:
         return f"python -m {self.name}"
 
-    def cli(self) -> None:
-        """Runs the example's command line and exits."""
-        # By name: the command line is a floor above, and importing an example must not import it.
-        importlib.import_module("common.cli").main(self)
-
 
 def names() -> list[str]:
     """The modules that declare an example, found by reading the domains' files without running them."""
@@ -171,7 +166,12 @@ def get(name: str) -> Example:
     known = names()
     if name not in known:
         raise UserError(f"There is no example {name!r}.", nearest(name, known))
-    example: Example = importlib.import_module(name).example
+    return declared_in(name)
+
+
+def declared_in(module: str) -> Example:
+    """The example that a module of ours declares; the one place that imports a module by its name."""
+    example: Example = importlib.import_module(module).example
     return example
 
 

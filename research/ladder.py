@@ -11,9 +11,8 @@ Rungs 1 to 3 use all rows in every step, rungs 4 and 5 a mini-batch. research/la
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +33,7 @@ from common.metrics import Metrics, classification, paired_interval
 from common.run import Run
 from common.training import fit
 from research import ladder_page
+from research.ladder_climb import Climb, Fold
 
 # --- config ------------------------------------------------------------------------------------------------
 
@@ -61,30 +61,6 @@ class LadderConfig(Config):
 
 # --- rungs -------------------------------------------------------------------------------------------------
 # Each takes x, standardised features float32 [N, F], and y, 0.0 or 1.0 [N], and starts with all weights at zero.
-
-
-@dataclass
-class Climb:
-    """What a rung reached: weights [F], bias [], and after each step the loss it began with and the seconds so far."""
-
-    weights: Tensor = field(default_factory=lambda: torch.empty(0))
-    bias: Tensor = field(default_factory=lambda: torch.empty(()))
-    losses: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    began: float = field(default_factory=time.perf_counter)
-
-    def note(self, loss: Tensor) -> None:
-        self.losses.append(loss.item())
-        self.seconds.append(time.perf_counter() - self.began)
-
-    @classmethod
-    def of(cls, run: Run) -> Climb:
-        """A climb that the run timed; its losses are in the run's own log."""
-        return cls(seconds=[run.train_seconds / run.step * (i + 1) for i in range(run.step)])
-
-    def end(self, weights: Tensor, bias: Tensor) -> Climb:
-        self.weights, self.bias = weights.detach().cpu().clone(), bias.detach().cpu().clone()
-        return self
 
 
 def by_hand(x: Tensor, y: Tensor, config: LadderConfig) -> Climb:
@@ -312,14 +288,6 @@ def first_class(model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
     return logits_of(model, rows.features).softmax(1)[:, 0], rows.targets == 0
 
 
-@dataclass(frozen=True)
-class Fold:
-    """Accuracies of one fold of the cross-validation, ours and scikit-learn's."""
-
-    ours: float
-    reference: float
-
-
 def cross_validate(rows: Rows, config: LadderConfig) -> list[Fold]:
     """Trains on all parts but one and measures on that one, each part in turn: rung 4, and LogisticRegression().
 
@@ -404,4 +372,6 @@ example = Example(
 )
 
 if __name__ == "__main__":
-    example.cli()
+    from common.cli import main
+
+    main(example)

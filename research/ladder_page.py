@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,7 @@ from torch.nn import functional as F
 
 from common import plots, report
 from common.data.tables import Rows
-
-if TYPE_CHECKING:
-    from research.ladder import Climb, Fold
+from research.ladder_climb import Climb, Fold
 
 DERIVATION_NOTE = "Rung 1 needs this; rung 2 no longer does."
 DERIVATION = """<p style="margin:0 0 0.5rem">For one row with features x and label y, 0 or 1:</p>

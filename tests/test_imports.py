@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 
 from tests.helpers import ROOT, python
 
+BY_NAME = {"import_module", "__import__", "run_module"}
 HEAVY = [
     "torchvision",
     "torchaudio",
@@ -48,6 +50,18 @@ def test_these_commands_come_up_without_torch() -> None:
     process = python("-c", f"import {', '.join(modules)}, sys; print('torch' in sys.modules)")
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip() == "False"
+
+
+def test_only_the_catalogue_imports_our_modules_by_their_name() -> None:
+    """An import in a string is an arrow that no drawing of the project shows."""
+    found = set()
+    for folder in ("common", "vision", "nlp", "rl", "generative", "research"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in BY_NAME:
+                    found.add(file.relative_to(ROOT).as_posix())
+    # rl.environments imports libraries of environments, which are not ours.
+    assert found == {"common/example.py", "rl/environments.py"}
 
 
 def test_the_sagemaker_folder_is_no_package() -> None:

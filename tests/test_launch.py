@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,8 +27,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[TrainingJob]:
         started.append(job)
         return Outcome(tmp_path / job.name, "Failed", "ValueError: no", tmp_path / "model.tar.gz", {"accuracy": 0.5}, 3)
 
-    monkeypatch.setitem(sys.modules, "runner_of_this_test", SimpleNamespace(train=train))
-    monkeypatch.setattr(launch, "_RUNNERS", dict.fromkeys(launch._RUNNERS, "runner_of_this_test"))
+    monkeypatch.setattr(launch, "_run_job", train)
     return started
 
 

@@ -112,4 +112,6 @@ example = Example(
 )  # fmt: skip
 
 if __name__ == "__main__":
-    example.cli()
+    from common.cli import main
+
+    main(example)

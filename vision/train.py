@@ -294,4 +294,6 @@ example = Example(
 )
 
 if __name__ == "__main__":
-    example.cli()
+    from common.cli import main
+
+    main(example)

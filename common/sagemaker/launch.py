@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -24,11 +23,6 @@ if TYPE_CHECKING:
     from common.example import Example
 
 _OWN = ("data", "out")  # an example has flags of its own by these names
-_RUNNERS = {  # loaded by name: the SDK's weight is for those who use it
-    "fast-local": "common.sagemaker.fast_local",
-    "local": "common.sagemaker.local",
-    "aws": "common.sagemaker.training",
-}
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
@@ -113,11 +107,25 @@ def launch(job: TrainingJob, *, json: bool = False, spare: Spare | None = None) 
         json: print the outcome as one JSON object on stdout.
         spare: in which fast-local runs it.
     """
-    train: Callable[..., Outcome | None] = importlib.import_module(_RUNNERS[job.place.mode]).train
-    outcome = train(job, spare) if spare else train(job)
+    outcome = _run_job(job, spare)
     if outcome is None:  # a dry run
         return 0
     job.say("\n".join(outcome.lines()))
     if json:
         print_json(outcome.to_json())
     return outcome.exit_code
+
+
+def _run_job(job: TrainingJob, spare: Spare | None) -> Outcome | None:
+    # Each is imported where it is used: the SDK's weight is for those who use it.
+    if job.place.mode == "fast-local":
+        from common.sagemaker import fast_local
+
+        return fast_local.train(job, spare) if spare else fast_local.train(job)
+    if job.place.mode == "local":
+        from common.sagemaker import local
+
+        return local.train(job)
+    from common.sagemaker import training
+
+    return training.train(job)

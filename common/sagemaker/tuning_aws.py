@@ -24,7 +24,7 @@ from common.sagemaker.fast_local import strings
 from common.sagemaker.job import TrainingJob, metric_definitions, training_job
 from common.sagemaker.staging import pack, stage
 from common.sagemaker.training import CHECKPOINTS, SPOT_PATIENCE, image_uri, refused
-from common.sagemaker.tuning import Tuning
+from common.sagemaker.tuning_plan import Tuning
 from common.tune.found import Found
 from common.tune.space import Where
 from common.tune.study import Row

@@ -15,7 +15,7 @@ from common.errors import Interrupted, UserError
 from common.folders import check_writable
 from common.sagemaker import fast_local
 from common.sagemaker.job import Place, metric_definitions, training_job
-from common.sagemaker.tuning import STRATEGIES, Tuning, describe
+from common.sagemaker.tuning_plan import STRATEGIES, Tuning, describe
 from common.tune.found import Found
 from common.tune.search import Limits, search
 from common.tune.study import Study, Trial, alone, optuna_or_error

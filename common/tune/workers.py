@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
@@ -16,7 +15,7 @@ from typing import Any, NoReturn
 from common import command, device
 from common.call import Options
 from common.errors import UserError
-from common.example import Example
+from common.example import declared_in
 from common.execute import execute
 from common.files import explain_write_errors
 
@@ -77,8 +76,7 @@ def train(example: str, options: Options, said: dict[str, Any], workers: int) ->
     """
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(device.set_threads(workers)))
-    declared: Example = importlib.import_module(example).example
-    execute(declared, options, said)
+    execute(declared_in(example), options, said)
 
 
 def _context(preload: list[str]) -> Any:

@@ -1,26 +1,25 @@
 """Image classifiers: nine families of our own, one file each, and every classifier of torchvision.
 
-`vision.models.pretrained` builds torchvision's and loads weights; it and the families are imported when asked for.
+`vision.models.pretrained` builds torchvision's and loads weights; it is imported when asked for.
 """
 
 from __future__ import annotations
 
-import importlib
-
 from torch import nn
 
 from common.errors import UserError, nearest
+from vision.models import alexnet, densenet, efficientnet, inception, lenet, mobilenet, resnet, vgg, vit
 
-FAMILIES: dict[str, str] = {
-    "lenet": "vision.models.lenet",
-    "alexnet": "vision.models.alexnet",
-    "vgg": "vision.models.vgg",
-    "resnet": "vision.models.resnet",
-    "inception": "vision.models.inception",
-    "densenet": "vision.models.densenet",
-    "efficientnet": "vision.models.efficientnet",
-    "mobilenet": "vision.models.mobilenet",
-    "vit": "vision.models.vit",
+FAMILIES = {
+    "lenet": lenet.build,
+    "alexnet": alexnet.build,
+    "vgg": vgg.build,
+    "resnet": resnet.build,
+    "inception": inception.build,
+    "densenet": densenet.build,
+    "efficientnet": efficientnet.build,
+    "mobilenet": mobilenet.build,
+    "vit": vit.build,
 }
 SIZES = ("tiny", "small", "base", "large")
 TORCHVISION = "torchvision/"
@@ -92,9 +91,7 @@ def build(
 
         model = build_torchvision(name.removeprefix(TORCHVISION), classes, image_size)
     else:
-        model = importlib.import_module(FAMILIES[name]).build(
-            size, classes=classes, channels=channels, image_size=image_size
-        )
+        model = FAMILIES[name](size, classes=classes, channels=channels, image_size=image_size)
     if weights != "none":
         from vision.models.pretrained import load_weights
 
