@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from common import nests
 from common.errors import UserError
 
 # Below this share of multiply-adds in dense convolutions bf16 gains nothing or loses on a CPU, and below
@@ -103,7 +104,7 @@ def of(model: nn.Module) -> torch.device:
     return next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
 
-def plan(model: nn.Module, sample: Tensor, device: torch.device, precision: str = "auto") -> Plan:
+def plan(model: nn.Module, sample: Any, device: torch.device, precision: str = "auto") -> Plan:
     """Chooses number format and memory layout for a model, by rule or as asked.
 
     The rule for "auto": on a GPU with bf16 units, bf16. On a CPU with bf16 instructions, bf16 where at least
@@ -112,11 +113,12 @@ def plan(model: nn.Module, sample: Tensor, device: torch.device, precision: str 
 
     Args:
         model: on any device; it is run once on `sample` to count its work.
-        sample: one input batch of size 1, such as [1, C, H, W].
+        sample: one input batch of size 1, such as [1, C, H, W], or a nest of such tensors.
     """
     share, work = _convolution_work(model, sample)
     convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    channels_last = sample.dim() == 4 and convolutional and device.type != "mps"
+    pictures = any(part.dim() == 4 for part in nests.tensors(sample))
+    channels_last = pictures and convolutional and device.type != "mps"
     threads = 1 if device.type == "cpu" and work < MULTIPLY_ADDS_PER_THREAD else torch.get_num_threads()
     if precision == "auto":
         precision, why = _choose_precision(device, share, work)
@@ -151,7 +153,7 @@ def cpu_has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _convolution_work(model: nn.Module, sample: Tensor) -> tuple[float, float]:
+def _convolution_work(model: nn.Module, sample: Any) -> tuple[float, float]:
     """The share of multiply-adds that are dense convolutions, and all multiply-adds, for one sample.
 
     The share is 0 where a network has depthwise convolutions: their few multiply-adds take most of its time, and
@@ -172,7 +174,7 @@ def _convolution_work(model: nn.Module, sample: Tensor) -> tuple[float, float]:
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     training = model.training
     try:
-        with torch.no_grad(), isolated_rng(0, sample.device):
+        with torch.no_grad(), isolated_rng(0, nests.tensors(sample)[0].device):
             model.eval()(sample)
     finally:
         model.train(training)

@@ -81,6 +81,15 @@ def average_gradients(*models: nn.Module) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+def mean(value: Tensor) -> Tensor:
+    """The mean of the processes' tensors, where they lie."""
+    if world() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / world()
+
+
 def gather(value: Any) -> list[Any]:
     """Every process's value, in order of rank. Values travel by pickle between our own processes."""
     if world() == 1:

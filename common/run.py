@@ -88,13 +88,13 @@ class Run:
 
     # -- what the training consists of ------------------------------------------------------------------
 
-    def place(self, model: nn.Module, sample: Tensor) -> nn.Module:
+    def place(self, model: nn.Module, sample: Any) -> nn.Module:
         """Moves a model to the device in the number format and layout that suit it, and compiles it if asked.
 
         The first model placed decides the plan of the run; a resumed run takes the plan it was started with.
 
         Args:
-            sample: one input, [1, ...], by which the work of the model is judged.
+            sample: one input, [1, ...] or a nest of such tensors, by which the work of the model is judged.
         """
         if self.plan is None:
             saved = self._facts.get("plan")

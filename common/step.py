@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from common import device as devices
-from common import distributed
+from common import distributed, nests
 from common.run import Run
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # (outputs [B, ...], targets [B, ...]) -> scalar mean over the batch
+Loss = Callable[[Any, Any], Tensor]  # (outputs, targets), nests of B samples each -> scalar mean
+Count = Callable[[Any], Tensor]  # targets -> over how many things, such as tokens or boxes, the loss is a mean
 Graph = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]  # see `cuda_graph`
 
 WARM_UP = 3  # steps before recording: libraries choose their kernels, optimisers make their state
@@ -67,7 +68,9 @@ class Step:
     Args:
         model: placed by `run.place`.
         loss_fn: mean loss of a batch.
-        optimizer: its rates are read anew at every step, so that any schedule may change them.
+        optimizers: their rates are read anew at every step, so that any schedule may change them.
+        count: what the loss is a mean over, where that is not the samples: pieces and processes then count by it, and
+            the gradient is that of the whole batch at once.
         accumulate: pieces into which each batch is cut to save memory.
         clip: largest norm of the gradient; 0 for none.
         average: follows the model; None for none.
@@ -82,20 +85,21 @@ class Step:
         run: Run,
         model: nn.Module,
         loss_fn: Loss,
-        optimizer: Optimizer,
+        optimizers: Sequence[Optimizer],
         *,
+        count: Count | None = None,
         accumulate: int = 1,
         clip: float = 0.0,
         average: MovingAverage | None = None,
     ) -> None:
         assert run.plan is not None, "place the model first"
-        self.model, self.loss_fn, self.optimizer, self.average = model, loss_fn, optimizer, average
+        self.model, self.loss_fn, self.optimizers, self.average = model, loss_fn, list(optimizers), average
         self.network = distributed.wrap(model, run.device)
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=run.plan.precision == "fp16")
-        self._run, self._accumulate, self._clip = run, accumulate, clip
+        self._run, self._count, self._accumulate, self._clip = run, count, accumulate, clip
         self._share = 1.0
         self._rates: list[Tensor] = []  # on the GPU, where a graph finds the learning rates of the moment
-        self._learn: Callable[[Tensor, Tensor], Tensor] = self.learn
+        self._learn: Callable[[Any, Any], Tensor] = self.learn
         self._unchecked = CHECKED if run.config.compile else 0
         if run.device.type == "cuda":
             self._prepare_graph(cuda_graph)
@@ -105,9 +109,8 @@ class Step:
         if reason:
             self._run.progress.say(f"graph      none: {reason}")
             return
-        groups = self.optimizer.param_groups
-        self._rates = [torch.zeros((), device=self._run.device) for _ in groups]
-        for group in groups:
+        self._rates = [torch.zeros((), device=self._run.device) for _ in self._groups]
+        for group in self._groups:
             if "capturable" in group:
                 group["capturable"] = True
         self._learn = Recorded(self.learn, self._run.progress.say, graph)
@@ -119,14 +122,19 @@ class Step:
             return "several processes exchange gradients within the step"
         if self.scaler.is_enabled():
             return "fp16 looks at every gradient before it is used; bf16 and fp32 don't"
-        if not all(group.get("fused") for group in self.optimizer.param_groups):
-            return f"{type(self.optimizer).__name__} is not fused"
+        for optimizer in self.optimizers:
+            if not all(group.get("fused") for group in optimizer.param_groups):
+                return f"{type(optimizer).__name__} is not fused"
         return ""
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Learns from one batch, [B, ...] and [B, ...], and returns its mean loss, a scalar on the device."""
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def __call__(self, inputs: Any, targets: Any) -> Tensor:
+        """Learns from one batch, nests of B samples, and returns its mean loss, a scalar on the device."""
         if self._rates:
-            for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
+            for rate, group in zip(self._rates, self._groups, strict=True):
                 rate.fill_(group["lr"])
         if self.average is not None:
             self._share = self.average.share
@@ -139,30 +147,42 @@ class Step:
             self.average.n_averaged += 1  # on the CPU: no part of the graph
         return loss
 
-    def learn(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def learn(self, inputs: Any, targets: Any) -> Tensor:
         """The step itself, kernel by kernel."""
-        pieces = list(zip(inputs.chunk(self._accumulate), targets.chunk(self._accumulate), strict=True))
-        loss = torch.zeros((), device=inputs.device)
-        for number, (x, y) in enumerate(pieces, start=1):
+        pieces = list(zip(nests.pieces(inputs, self._accumulate), nests.pieces(targets, self._accumulate), strict=True))
+        loss = torch.zeros((), device=self._run.device)
+        for number, ((x, y), share) in enumerate(zip(pieces, self._shares(pieces), strict=True), start=1):
             with _hold_back_gradients(self.network, number < len(pieces)):
                 with self._run.autocast():
-                    part = self.loss_fn(self.network(x), y) * (len(x) / len(inputs))
+                    part = self.loss_fn(self.network(x), y) * share
                 self.scaler.scale(part).backward()
             loss += part.detach()
         if self._clip:
-            self.scaler.unscale_(self.optimizer)
+            for optimizer in self.optimizers:
+                self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-        with _rates_from(self._rates, self.optimizer):
-            self.scaler.step(self.optimizer)
+        with _rates_from(self._rates, self._groups):
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.blend(self.model, self._share)
         return loss
 
+    def _shares(self, pieces: list[tuple[Any, Any]]) -> Sequence[float | Tensor]:
+        """The part of each piece in the mean over the batch; the mean over the processes is then that of all."""
+        if self._count is None:
+            sizes = [nests.size(x) for x, _ in pieces]
+            return [size / sum(sizes) for size in sizes]
+        counts = torch.stack([self._count(y).float() for _, y in pieces])
+        total = distributed.mean(counts.sum())
+        return list(counts / total.clamp(min=1e-12))  # a batch in which nothing counts teaches nothing
+
     # -- compiled code is not trusted unseen --------------------------------------------------------------
 
-    def _checked(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _checked(self, inputs: Any, targets: Any) -> Tensor:
         """The step in eager and in compiled code; the compiled one counts, unless they differ grossly."""
         before = self._state()
         with torch.compiler.set_stance("force_eager"):
@@ -180,7 +200,8 @@ class Step:
         return loss
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler, "average": self.average}
+        parts = {"model": self.model, "scaler": self.scaler, "average": self.average}
+        parts |= {f"optimizer {number}": optimizer for number, optimizer in enumerate(self.optimizers)}
         return {name: part for name, part in parts.items() if part is not None}
 
     def _state(self) -> dict[str, Any]:
@@ -219,14 +240,14 @@ def _difference(
 
 
 class Recorded:
-    """A function of tensors that is recorded after a few calls and then replayed as one launch.
+    """A function of nests of tensors that is recorded after a few calls and then replayed as one launch.
 
     It is recorded where the first calls bring the same shapes and nothing in it waits for the device. Calls with other
     shapes run it as it is, now and later. Nothing is changed by recording: the first calls and the replays are
     the steps that would have been done anyway.
 
     Args:
-        function: tensors to one tensor. What it does in Python happens only while it is recorded: everything that
+        function: nests to one tensor. What it does in Python happens only while it is recorded: everything that
             changes from call to call must be in tensors.
         say: gets one line, whether it was recorded or why not.
         graph: records, as `cuda_graph` does.
@@ -235,16 +256,16 @@ class Recorded:
     def __init__(self, function: Callable[..., Tensor], say: Callable[[str], None], graph: Graph) -> None:
         self._function, self._say, self._graph = function, say, graph
         self._calls = 0
-        self._signature: list[Any] = []
-        self._inputs: tuple[Tensor, ...] = ()
+        self._signature: Any = None
+        self._inputs: tuple[Any, ...] = ()
         self._replay: Callable[[], None] | None = None
         self._output: Tensor | None = None
         self._given_up = False
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Any) -> Tensor:
         if self._given_up:
             return self._function(*inputs)
-        signature = [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs]
+        signature = nests.change(inputs, lambda tensor: (tensor.shape, tensor.stride(), tensor.dtype))
         if self._replay is None and self._calls < WARM_UP:
             return self._warm_up(signature, inputs)
         if signature != self._signature:
@@ -253,26 +274,27 @@ class Recorded:
             return self._function(*inputs)
         assert self._replay is not None
         assert self._output is not None
-        for static, given in zip(self._inputs, inputs, strict=True):
+        for static, given in zip(nests.tensors(self._inputs), nests.tensors(inputs), strict=True):
             static.copy_(given)
         self._replay()
         return self._output.clone()  # the next replay writes over it
 
-    def _warm_up(self, signature: list[Any], inputs: tuple[Tensor, ...]) -> Tensor:
+    def _warm_up(self, signature: Any, inputs: tuple[Any, ...]) -> Tensor:
         self._calls += 1
         if self._calls == 1:
             self._signature = signature
         if signature != self._signature:
             self._give_up("batches differ in shape")
             return self._function(*inputs)
-        with aside(inputs[0].device), waits(inputs[0].device) as found:
+        device = nests.tensors(inputs)[0].device
+        with aside(device), waits(device) as found:
             output = self._function(*inputs)
         if found and self._calls == WARM_UP:  # the first calls may wait once, to build what they need
             self._give_up(f"the step waits for the device ({found[0]})")
         return output
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> bool:
-        self._inputs = tuple(tensor.clone() for tensor in inputs)
+    def _record(self, inputs: tuple[Any, ...]) -> bool:
+        self._inputs = nests.change(inputs, Tensor.clone)
         try:
             self._replay, self._output = self._graph(lambda: self._function(*self._inputs))
         except RuntimeError as error:  # what can't be recorded, or has no room for a second set of activations
@@ -332,18 +354,18 @@ def waits(device: torch.device) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _rates_from(rates: list[Tensor], optimizer: Optimizer) -> Iterator[None]:
-    """Lets the optimiser read its learning rates from tensors: a graph would keep numbers as they are."""
+def _rates_from(rates: list[Tensor], groups: list[dict[str, Any]]) -> Iterator[None]:
+    """Lets optimisers read their learning rates from tensors: a graph would keep numbers as they are."""
     if not rates:
         yield
         return
-    numbers = [group["lr"] for group in optimizer.param_groups]
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+    numbers = [group["lr"] for group in groups]
+    for group, rate in zip(groups, rates, strict=True):
         group["lr"] = rate
     try:
         yield
     finally:
-        for group, number in zip(optimizer.param_groups, numbers, strict=True):
+        for group, number in zip(groups, numbers, strict=True):
             group["lr"] = number
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
-from common import distributed
+from common import distributed, nests
 from common.data.loaders import Loader
 from common.run import Run
-from common.step import Loss, MovingAverage, Step
+from common.step import Count, Loss, MovingAverage, Step
+
+Score = Callable[[Any, Any], dict[str, float]]  # (outputs, targets) of the whole set -> figures by name
 
 
 def fit(
@@ -23,10 +26,12 @@ def fit(
     train: Loader,
     *,
     epochs: int,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Sequence[Optimizer],
     schedule: str = "one-cycle",
-    validate: Loader | None = None,
-    score: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
+    count: Count | None = None,
+    validate: Loader | Callable[[nn.Module], dict[str, float]] | None = None,
+    validate_every: int = 0,
+    score: Score | None = None,
     monitor: str = "val_loss",
     accumulate: int = 1,
     clip: float = 0.0,
@@ -38,41 +43,55 @@ def fit(
     Args:
         model: placed by `run.place`.
         loss_fn: mean loss of a batch.
-        train, validate: batches; `validate` is seen after every epoch.
+        train: batches of any shape.
+        optimizer: one or several, such as one for matrices and one for the rest; each gets the schedule.
         schedule: "one-cycle", "cosine" or "constant", per step; see `scheduler`.
+        count: what the loss is a mean over, such as the tokens of the targets, where that is not the samples.
+        validate: batches, whose outputs are kept and scored together; or a function of the model that gives the
+            figures itself, such as one that calls `mean_figures`.
+        validate_every: steps between validations; 0 for one after every epoch. The last step always validates.
         score: validation figures by name from outputs and targets; `val_loss` by `loss_fn` where none is given.
         monitor: the figure that decides which weights are best; lower is better if it ends in "loss".
         accumulate: pieces into which each batch is cut to save memory; the gradient is that of the whole batch.
         clip: largest norm of the gradient; 0 for none.
         ema: decay per step of an exponential moving average of the weights, which is then what is validated
             and kept; 0 for none.
-        patience: epochs without a better `monitor` after which training stops; 0 for never.
+        patience: validations without a better `monitor` after which training stops; 0 for never.
     """
-    rates = scheduler(schedule, optimizer, epochs * len(train), warmup=len(train))
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    steps, every = epochs * len(train), validate_every or len(train)
+    schedules = [scheduler(schedule, each, steps, warmup=len(train)) for each in optimizers]
     average = MovingAverage(model, ema) if ema else None
-    step = Step(run, model, loss_fn, optimizer, accumulate=accumulate, clip=clip, average=average)
-    run.track(model=model, optimizer=optimizer, scheduler=rates, scaler=step.scaler)
+    step = Step(run, model, loss_fn, optimizers, count=count, accumulate=accumulate, clip=clip, average=average)
+    run.track(model=model, scaler=step.scaler)
+    for number, (each, rates) in enumerate(zip(optimizers, schedules, strict=True)):
+        run.track(**{numbered("optimizer", number): each, numbered("scheduler", number): rates})
     if average is not None:
         run.track(ema=average)
+    kept = average.module if average is not None else model
     step.network.train()
 
     for inputs, targets in run.loop(train, epochs=epochs):
         loss = step(inputs, targets)
-        run.log(loss=loss, lr=rates.get_last_lr()[0])
-        rates.step()
-        if run.last_in_epoch and validate is not None:
-            kept = average.module if average is not None else model
-            figures = _validate(run, kept, loss_fn, validate, score)
+        run.log(loss=loss, lr=schedules[0].get_last_lr()[0])
+        for rates in schedules:
+            rates.step()
+        if validate is not None and ((run.step + 1) % every == 0 or run.step + 1 == steps):
+            figures = validate(kept) if callable(validate) else _validate(run, kept, loss_fn, validate, score)
             step.network.train()
-            _keep_or_stop(run, kept, figures, monitor, patience, len(train))
+            _keep_or_stop(run, kept, figures, monitor, patience, every, "epochs" if every == len(train) else "times")
 
-    kept = average.module if average is not None else model
     if validate is not None and "best_score" in run.state:
         kept.load_state_dict(run.best())
         # The last word on each figure: who reads the log, as SageMaker does, judges the model that is kept.
         figures = run.state.get("best_figures", {})
         run.progress.say("kept       " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
     return kept
+
+
+def numbered(name: str, number: int) -> str:
+    """A name for the first of its kind, and the name with a number for those after it."""
+    return f"{name}_{number}" if number else name
 
 
 def scheduler(name: str, optimizer: Optimizer, steps: int, warmup: int) -> LRScheduler:
@@ -115,48 +134,82 @@ def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float) 
     return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
 
 
-def predict_all(model: nn.Module, batches: Loader, autocast: AbstractContextManager[object] | None = None) -> Tensor:
-    """A model's outputs for a whole data set, [N, ...] in its order, float32 on the CPU.
+def predict_all(model: nn.Module, batches: Loader, autocast: AbstractContextManager[object] | None = None) -> Any:
+    """A model's outputs for a whole data set, a nest of [N, ...] in its order, floats as float32, on the CPU.
 
     Every sample once: no shuffling, no dropped or padded samples, whatever the number of processes.
 
     Args:
         autocast: the number format. None means fp32: a result must not depend on how a batch was rounded.
     """
+    return _run_through(model, batches, autocast)[0]
+
+
+def _run_through(model: nn.Module, batches: Loader, autocast: AbstractContextManager[object] | None) -> tuple[Any, Any]:
+    """Outputs and targets of a whole data set."""
     model.eval()
     parts = []
     with torch.inference_mode(), autocast or nullcontext():
-        for inputs, _ in batches.epoch(0):
-            if len(inputs):  # the last batch may have nothing for this process
-                parts.append(model(inputs).float())
-    outputs = torch.cat(parts).cpu() if parts else torch.empty(0)
-    gathered = distributed.gather((batches.shard(), outputs))
+        for inputs, targets in batches.epoch(0):
+            if nests.size(inputs):  # the last batch may have nothing for this process
+                # Targets that the data set has all together need not be put together again.
+                parts.append((nests.change(model(inputs), _as_float), targets if batches.targets is None else None))
+    mine = nests.change(nests.join(parts), Tensor.cpu) if parts else None
+    gathered = distributed.gather((batches.shard(), mine))
     order = torch.cat([indices for indices, _ in gathered])
-    together = torch.cat([values for _, values in gathered if len(values)])
-    return together[order.argsort()]  # shards, and batches of similar length, come in an order of their own
+    together = nests.join([values for _, values in gathered if values is not None])
+    outputs, targets = nests.take(together, order.argsort())  # shards and sorted batches have orders of their own
+    return outputs, targets if batches.targets is None else nests.change(batches.targets, Tensor.cpu)
 
 
-def _validate(
-    run: Run,
+def _as_float(output: Tensor) -> Tensor:
+    return output.float() if output.is_floating_point() else output
+
+
+def mean_figures(
     model: nn.Module,
-    loss_fn: Loss,
     batches: Loader,
-    score: Callable[[Tensor, Tensor], dict[str, float]] | None,
+    sums: Callable[[Any, Any], dict[str, tuple[Tensor, Tensor]]],
+    autocast: AbstractContextManager[object] | None = None,
 ) -> dict[str, float]:
-    outputs, targets = predict_all(model, batches, run.autocast()), batches.targets.cpu()
+    """Means over a whole data set, batch by batch: for outputs that are too large to be kept.
+
+    Args:
+        sums: outputs and targets of a batch to figures by name, each the sum of something and its count, such as the
+            loss of all tokens and their number; scalars on the device.
+    """
+    model.eval()
+    totals: dict[str, Tensor] = {}
+    with torch.inference_mode(), autocast or nullcontext():
+        for inputs, targets in batches.epoch(0):
+            if not nests.size(inputs):
+                continue
+            for name, pair in sums(model(inputs), targets).items():
+                both = torch.stack([value.detach().float() for value in pair])
+                totals[name] = totals[name] + both if name in totals else both
+    gathered = distributed.gather({name: both.tolist() for name, both in totals.items()})
+    names = dict.fromkeys(name for mine in gathered for name in mine)
+    pairs = {name: [mine[name] for mine in gathered if name in mine] for name in names}
+    return {
+        name: sum(total for total, _ in found) / max(sum(n for _, n in found), 1e-12) for name, found in pairs.items()
+    }
+
+
+def _validate(run: Run, model: nn.Module, loss_fn: Loss, batches: Loader, score: Score | None) -> dict[str, float]:
+    outputs, targets = _run_through(model, batches, run.autocast())
     return score(outputs, targets) if score else {"val_loss": loss_fn(outputs, targets).item()}
 
 
 def _keep_or_stop(
-    run: Run, model: nn.Module, figures: dict[str, float], monitor: str, patience: int, per_epoch: int
+    run: Run, model: nn.Module, figures: dict[str, float], monitor: str, patience: int, every: int, unit: str
 ) -> None:
     run.log_now(**figures)
     value = figures[monitor]
     if run.keep_best(-value if monitor.endswith("loss") else value, model.state_dict()):
         run.state["best_figures"] = figures
-    waited = (run.step + 1 - run.state["best_step"]) // per_epoch
+    waited = (run.step + 1 - run.state["best_step"]) // every
     if patience and waited >= patience:
-        run.stop(f"{monitor} has not improved for {waited} epochs")
+        run.stop(f"{monitor} has not improved for {waited} {unit}")
 
 
 def classification_score(logits: Tensor, targets: Tensor) -> dict[str, float]:

@@ -7,18 +7,19 @@ batch `i` of epoch `e` is a function of (data, seed, e, i).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common import distributed
+from common import distributed, nests
 from common.device import isolated_rng, mix_seed
 from common.errors import UserError
 
-Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs [B, ...], targets [B, ...]
-Transform: TypeAlias = Callable[[Tensor, Tensor], Batch]
+Batch: TypeAlias = tuple[Any, Any]  # inputs and targets, each any nest of B samples (`common.nests`)
+Transform: TypeAlias = Callable[[Any, Any], Batch]
 
 
 class Batches(Protocol):
@@ -39,7 +40,8 @@ class Loader:
     batches are augmented on the device in the same way.
 
     Args:
-        dataset: `len`, `[i]` gives an input tensor, `.targets` [N], and `.in_memory()` all inputs [N, ...] or None.
+        dataset: `len`, `[i]` gives an input, `.targets` holds all targets, and `.in_memory()` all inputs or None. Or
+            `len`, `[i]` gives a sample, and `.collate(samples)` makes a batch of them: (inputs, targets).
         batch_size: samples per batch, over all processes. Each process gets its share of every batch.
         train: shuffle each epoch anew and drop the incomplete last batch; otherwise in order, to the last sample.
         seed: of the order and of the augmentation.
@@ -59,7 +61,7 @@ class Loader:
         train: bool,
         device: torch.device,
         seed: int = 0,
-        prepare: Callable[[Tensor], Tensor] | None = None,
+        prepare: Callable[[Any], Any] | None = None,
         augment: Transform | None = None,
         memory_format: torch.memory_format = torch.contiguous_format,
         workers: int | None = None,
@@ -74,9 +76,10 @@ class Loader:
         self.memory_format = memory_format
         self._rank, self._world = distributed.rank(), distributed.world()
         self._check()
-        self.targets = dataset.targets.to(device)
-        inputs = dataset.in_memory()
-        self._inputs = inputs.to(device) if inputs is not None else None
+        self._collated = hasattr(dataset, "collate")
+        self.targets: Any = None if self._collated else nests.move(dataset.targets, device)
+        inputs = None if self._collated else dataset.in_memory()
+        self._inputs = None if inputs is None else nests.move(inputs, device)
         self._dataset, self._workers = dataset, workers
         self._stream: _Stream | None = None  # its processes start with the first batch
         # In memory every process augments the whole batch and keeps its share: N processes see what one would.
@@ -119,23 +122,27 @@ class Loader:
         # Moved at once: a copy for each batch would make the CPU wait until the GPU has done all that was asked before.
         places = torch.cat(wanted).to(self.device).split([len(b) for b in wanted]) if wanted else ()
         for position, (indices, inputs) in enumerate(zip(places, self._read(wanted, places), strict=True), start):
-            targets = self.targets[indices]
+            if self._collated:
+                inputs, targets = inputs
+            else:
+                targets = nests.take(self.targets, indices)
             if self.augment:
                 with isolated_rng(mix_seed(self.seed, "augment", epoch, position, rank), self.device):
                     inputs, targets = self.augment(inputs, targets)
             if self._whole:
-                inputs, targets = self._share(inputs), self._share(targets)
+                inputs, targets = (nests.share(part, self._rank, self._world) for part in (inputs, targets))
             if self.prepare:
                 inputs = self.prepare(inputs)
-            if inputs.dim() == 4:
-                inputs = inputs.contiguous(memory_format=self.memory_format)
-            yield inputs, targets
+            yield nests.change(inputs, self._laid_out), targets
 
-    def _read(self, batches: Sequence[Tensor], places: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _laid_out(self, part: Tensor) -> Tensor:
+        return part.contiguous(memory_format=self.memory_format) if part.dim() == 4 else part
+
+    def _read(self, batches: Sequence[Tensor], places: Sequence[Tensor]) -> Iterator[Any]:
         """The inputs of batches of indices, which come as they are and on the device."""
         if self._inputs is not None:
             for indices in places:
-                yield self._inputs[indices]
+                yield nests.take(self._inputs, indices)
             return
         if self._stream is None:
             self._stream = _Stream(self._dataset, _workers(self._workers), self.device)
@@ -156,22 +163,22 @@ class _Stream:
     def __init__(self, dataset: Any, workers: int, device: torch.device) -> None:
         self._device = device
         self._batches: list[list[int]] = []
-        self._loader: DataLoader[Tensor | UserError] = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             _Items(dataset),
             batch_sampler=_Fixed(self._batches),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
-            collate_fn=_collate,
+            collate_fn=partial(_collate, getattr(dataset, "collate", _stack)),
             generator=torch.Generator(),  # its own: starting an epoch must not draw from the global one
         )
 
-    def read(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    def read(self, batches: Sequence[Tensor]) -> Iterator[Any]:
         self._batches[:] = [b.tolist() for b in batches]
         for inputs in self._loader:
             if isinstance(inputs, UserError):
                 raise inputs
-            yield inputs.to(self._device, non_blocking=True)
+            yield nests.move(inputs, self._device)
 
 
 class _Fixed:
@@ -187,24 +194,28 @@ class _Fixed:
         return len(self._batches)
 
 
-def _collate(items: list[Tensor | UserError]) -> Tensor | UserError:
+def _collate(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
     """A batch, or the first error: raised in a worker it would arrive wrapped in the worker's traceback."""
     errors = [item for item in items if isinstance(item, UserError)]
-    return errors[0] if errors else torch.stack(items)  # type: ignore[arg-type]
+    return errors[0] if errors else collate(items)
 
 
-class _Items(Dataset["Tensor | UserError"]):
-    """The inputs of a data set, for workers."""
+def _stack(items: list[Any]) -> Any:
+    """Inputs of one shape as a batch."""
+    return nests.join([nests.change(item, lambda part: part[None]) for item in items])
+
+
+class _Items(Dataset[Any]):
+    """The items of a data set, for workers."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, index: int) -> Tensor | UserError:
+    def __getitem__(self, index: int) -> Any:
         try:
-            item: Tensor = self._dataset[index]
+            return self._dataset[index]
         except UserError as error:
             return error
-        return item
 
 
 def _workers(asked: int | None) -> int:
