@@ -86,7 +86,7 @@ def train(config: WordsConfig, run: Run) -> Metrics:
     valid = Loader(Words(2, 50), 16, train=False, **batch)
     torch.manual_seed(config.seed)
     sample, _ = Words(0, 2).collate(Words(0, 2).words)
-    model = run.place(Network(), sample)
+    model: Any = run.place(Network(), sample)
     kinds = (torch.optim.AdamW, torch.optim.AdamW) if config.adam else (torch.optim.SGD, torch.optim.SGD)
     model = fit(
         run, model, loss_fn, Loader(Words(1, 240), 24, train=True, seed=config.seed, **batch), epochs=config.epochs,
