@@ -89,7 +89,7 @@ def _drop_after(path: Path, step: int) -> None:
 class Window:
     """Scalars of the last steps, summed up without making the device wait at each of them.
 
-    Values stay on the device as they are; `flush` fetches all of them at once.
+    Values stay on the device as they are until `fetch` brings all of them at once.
     """
 
     def __init__(self) -> None:
@@ -100,11 +100,12 @@ class Window:
             self._values.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
 
     def fetch(self) -> dict[str, list[float]]:
-        """All values as floats; one wait for the device per name."""
-        for name, values in self._values.items():
-            if any(isinstance(v, Tensor) for v in values):
-                stacked = torch.stack([torch.as_tensor(v).float() for v in values])
-                self._values[name] = stacked.tolist()
+        """All values as floats; one wait for the device, for those that were not fetched before."""
+        waiting = [v for values in self._values.values() for v in values if isinstance(v, Tensor)]
+        if waiting:
+            fetched = iter(torch.stack([v.float() for v in waiting]).tolist())
+            for values in self._values.values():
+                values[:] = [next(fetched) if isinstance(v, Tensor) else v for v in values]
         return self._values  # type: ignore[return-value]
 
     def load(self, values: dict[str, list[float]]) -> None:
