@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common import checkpoint, device, distributed
+from common import checkpoint, device, distributed, lock
 from common.config import Config, read_json
 from common.data.loaders import Batches
 from common.errors import Interrupted, UserError
@@ -47,6 +47,7 @@ class Run:
         state: small plain values that belong to the training, such as the best score so far.
         sections: of the report, added by the example: what it alone can show.
         provenance: of the data, once `cite` has said it.
+        lock: of the folder, held from the start of training; whoever made the run releases it.
         listeners: called with the step and the values of every line of metrics, beside TensorBoard.
     """
 
@@ -72,6 +73,7 @@ class Run:
         self.tracker = Tracker(None)
         self.train_seconds = 0.0
         self.created = False  # whether the folder is this process's own making
+        self.lock = lock.Held(self.folder, None)
         self.sections: list[Any] = []
         self.provenance = ""
         self.listeners: list[Callable[[int, dict[str, float]], None]] = []
@@ -329,6 +331,7 @@ class Run:
                 try:
                     self.folder.mkdir()
                     self.created = True
+                    self.lock = lock.take(self.folder)  # before config.json, by which --resume finds it
                     break
                 except FileExistsError:
                     count += 1
