@@ -108,12 +108,15 @@ def _config(where: str, **options: Any) -> Any:
     Raises:
         ValueError: it is none of a text classifier; with the other errors of transformers.
     """
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    from transformers import AutoConfig, PretrainedConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
 
+    said, _ = PretrainedConfig.get_config_dict(where, **options)
+    kind = said.get("model_type")  # old files of the hub have none, and are known by their names
+    if kind is not None and not (isinstance(kind, str) and kind in KNOWN):
+        known = "is no text classifier of transformers; code that a model brings along is not run."
+        raise ValueError(f"its model_type, {str(kind)[:60]!r}, {known}")
     config: Any = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise ValueError(f"transformers has no text classifier of the type {config.model_type!r}.")
     config.__dict__.pop("auto_map", None)
     config._attn_implementation = None  # may name a kernel of the hub, which is code
     return config
