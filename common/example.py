@@ -176,14 +176,16 @@ def declared_in(module: str) -> Example:
 
 
 def predictor_of(saved: Artifact) -> Predictor:
-    """The model of an artifact, ready to answer.
+    """The model of an artifact, once it has answered a made-up input.
 
     Raises:
-        UserError: what the artifact says of itself is not what its example takes.
+        UserError: it does not, or what the artifact says of itself is not what its example takes.
     """
     declared = get(saved.example)
     try:
-        return declared.load(saved)
+        predictor = declared.load(saved)
+        predictor.predict([predictor.input.decode(predictor.input.sample())])
+        return predictor
     except UserError:
         raise
     except Exception as error:  # of what somebody else wrote, nearly anything may be wrong

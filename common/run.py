@@ -101,7 +101,8 @@ class Run:
         if self.plan is None:
             saved = self._facts.get("plan")
             asked = self.config.precision
-            self.plan = device.Plan(**saved) if saved else device.plan(model, sample, self.device, asked)
+            place = self.folder / "config.json"
+            self.plan = device.Plan.from_json(saved, place) if saved else device.plan(model, sample, self.device, asked)
             torch.set_num_threads(self.plan.threads)
             layout = ", channels last" if self.plan.channels_last else ""
             self.progress.say(f"precision  {self.plan.precision}{layout} ({self.plan.why})")
@@ -364,7 +365,11 @@ class Run:
         for name, part in {**self._tracked, **self._own}.items():
             if name not in parts:
                 raise UserError(f"The checkpoint of {self.folder} holds no {name}.", "It was made by another version.")
-            part.load_state_dict(parts[name])
+            try:
+                part.load_state_dict(parts[name])
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f"The {name} in the checkpoint of {self.folder} does not fit what its config.json describes."
+                raise UserError(what, "It was changed, or made by another version.") from error
         self.state, self.step = state["state"], step
         self._saved_step = step
         self._window.load(state["window"])
