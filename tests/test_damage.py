@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from common import command, example, predict
+from common.errors import UserError
 from common.execute import Options, execute
+from common.metrics import Metrics
+from common.run import Run
 
 BAD: tuple[Any, ...] = (None, 5, -1, "x", [], {})
 CONTENTS = (b"", b"{", b"[]", b"null", b"\xff\xfe", b"\0" * 100, b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}")
@@ -98,9 +104,9 @@ def test_every_field_of_a_model(
         out = tmp_path / ("asked.d" if name == "generative.gan" else "asked.jsonl")
         return predict.main(str(run), files=[str(tmp_path / "asked")], out=str(out))
 
-    whole = name == "research.ladder"  # the others have the same settings, and more time to load
-    codes = check(run / "model" / "model.json", lambda at: whole or len(at) < 2 or at[0] == "inputs", ended, action)
-    assert codes[2] > 20
+    whole = name == "research.ladder"  # the others have the same fields, and take more time to load
+    codes = check(run / "model" / "model.json", lambda at: whole or at[:1] == ("inputs",), ended, action)
+    assert codes[2] > 5
     for file in [*run.glob("model/*.json"), *run.glob("model/*.safetensors")]:
         content = file.read_bytes()
         for damaged in (b"", content[: len(content) // 2], b"\xff" * 100):
@@ -137,9 +143,15 @@ def test_every_field_of_a_run_that_is_resumed(
     check(run / "result.json", lambda at: len(at) < 2, ended, action)
     (run / "result.json").unlink()
 
-    def resumed() -> None:
-        (run / "result.json").unlink(missing_ok=True)
-        action()
+    def train(config: Any, run: Run) -> Metrics:
+        run.place(nn.Linear(8, 1), torch.zeros(1, 8))
+        list(run.loop(steps=1))
+        raise UserError("It got so far.")
 
-    few = ("config", "plan")
-    check(run / "config.json", lambda at: len(at) < 2 or at[0] in few, ended, resumed)
+    stopped = dataclasses.replace(example.get("research.ladder"), train=train)
+    original = json.loads((run / "config.json").read_text())
+    for place in places(original):
+        if len(place) < 2 or place[0] in ("config", "plan"):
+            for bad in BAD:
+                (run / "config.json").write_text(json.dumps(changed(original, place, bad)))
+                assert ended(("config.json", place, bad), lambda: execute(stopped, options, {})) == 2
