@@ -141,7 +141,7 @@ def resumed_config(example: Example, folder: Path, asked: dict[str, Any]) -> Con
     saved = read_json(folder / "config.json")
     if saved.get("example") != example.name:
         raise UserError(f"{folder} is a run of {saved.get('example')}, not of {example.name}.")
-    config = example.config().with_values(saved.get("config"), f"{folder}/config.json")
+    config = example.config().with_values(saved.get("config", {}), f"{folder}/config.json")
     free = {f.name for f in dataclasses.fields(config) if f.metadata["group"] == "Run"} | {"data_dir"}
     config = config.with_values({name: asked[name] for name in free & asked.keys()})  # they do not change the result
     for name, value in asked.items():
