@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.config import read_json
 from common.errors import UserError
-from common.files import write_json, write_whole
+from common.files import check_links, inside, write_json, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,9 +63,17 @@ class Artifact:
     def file(self, name: str) -> bytes:
         """The content of one of the artifact's further files, such as "tokenizer.json"."""
         try:
-            return (self.folder / name).read_bytes()
+            return inside(self.folder, name).read_bytes()
         except OSError as error:
             raise UserError(f"Can't read {self.folder / name}: {error.strerror}.", "Train the model again.") from error
+
+    def check_trust(self) -> str:
+        """The digest of an export that can run code and is trusted; "" where there is none, or only data.
+
+        Raises:
+            UserError: it can run code, and was neither exported on this machine nor allowed by --trust-export.
+        """
+        return self.export.check_trust(self.folder) if self.export is not None else ""
 
     def load_into(self, model: nn.Module, part: nn.Module | None = None) -> nn.Module:
         """Puts the weights into a model of the same structure and sets it to evaluation.
@@ -133,20 +141,57 @@ def load(path: Path) -> Artifact:
             f"There is no trained model in {path}" + (": the run is not finished." if unfinished else "."),
             f"Finish it with --resume {path}." if unfinished else "Name the folder of a finished run.",
         )
+    check_links(folder)
     description = read_json(folder / "model.json")
     if description.get("format") != FORMAT:
         raise UserError(f"{folder}/model.json has format {description.get('format')}; this version reads {FORMAT}.")
-    try:
-        export = _export(description["export"]) if "export" in description else None
-        values = {k: description[k] for k in ("example", "config", "inputs", "classes", "metrics")}
-        return Artifact(folder, **values, export=export)
-    except TypeError as error:
-        raise UserError(f'{folder}/model.json has an entry "export" that is not valid: {error}.') from error
-    except KeyError as error:
-        raise UserError(f"{folder}/model.json lacks {error}.", "Train the model again.") from error
+    _check(description, _FIELDS, f"{folder}/model.json")
+    export = _export(description["export"], f"{folder}/model.json") if "export" in description else None
+    return Artifact(folder, **{name: description[name] for name in _FIELDS}, export=export)
 
 
-def _export(entry: dict[str, Any]) -> Export:
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+# What each entry must be, in words and as a test.
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "example": ("a text", lambda v: isinstance(v, str)),
+    "config": ("an object", lambda v: isinstance(v, dict)),
+    "inputs": ("an object", lambda v: isinstance(v, dict)),
+    "classes": ("a list of texts", _texts),
+    "metrics": ("an object of numbers", lambda v: isinstance(v, dict) and all(map(_number, v.values()))),
+}
+_EXPORT: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "format": ("a text", lambda v: isinstance(v, str)),
+    "quantize": ("a text", lambda v: isinstance(v, str)),
+    "batch": ("a number from 1, or null", lambda v: v is None or (type(v) is int and v >= 1)),
+    "file": ("a text", lambda v: isinstance(v, str)),
+    "shapes": ("an object of lists", lambda v: isinstance(v, dict) and all(_sizes(shape) for shape in v.values())),
+}
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+
+
+def _check(entries: Any, fields: dict[str, tuple[str, Callable[[Any], bool]]], where: str) -> None:
+    for name, (kind, fits) in fields.items():
+        if name not in entries:
+            raise UserError(f"{where} lacks {name!r}.", "Train the model again.")
+        if not fits(entries[name]):
+            shown = repr(entries[name])
+            raise UserError(f"{where}: {name!r} is {shown[:60]}; it must be {kind}.", "Train the model again.")
+
+
+def _export(entry: Any, where: str) -> Export:
     from common.exported import Export
 
-    return Export(**entry)
+    if not isinstance(entry, dict):
+        raise UserError(f'{where}: "export" is no object.', "Export the model again.")
+    _check(entry, _EXPORT, f'{where}, "export"')
+    return Export(**{name: entry[name] for name in _EXPORT})

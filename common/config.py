@@ -107,6 +107,8 @@ class Config:
             source: where they came from, for the error text, such as a file name.
         """
         where = f" in {source}" if source else ""
+        if not isinstance(values, dict):
+            raise UserError(f"The settings{where} are {str(values)[:60]!r}, not an object.")
         types = field_types(type(self))
         clean: dict[str, Any] = {}
         for key, value in values.items():
@@ -137,6 +139,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not text.", "It should be a JSON file.") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON: line {error.lineno}, {error.msg}.") from None
+    except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
+        raise UserError(f"{path} is not valid JSON: {str(error).partition(';')[0]}.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, not an object.")
     return value

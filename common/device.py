@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,9 @@ DENSE_CONVOLUTION_SHARE = 0.8
 MULTIPLY_ADDS_PER_IMAGE = 1e6
 # Below this much work per sample a second thread gains nothing, and on a busy machine waiting for it costs much.
 MULTIPLY_ADDS_PER_THREAD = 4e6
+
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,21 @@ class Plan:
     why: str
     threads: int = 1
 
+    @classmethod
+    def from_json(cls, saved: Any, where: Path) -> Plan:
+        """The reverse of `vars`, as the file `where` has it; UserError for anything else."""
+        try:
+            plan = cls(**saved)
+            known = plan.precision in PRECISIONS and type(plan.channels_last) is bool and type(plan.threads) is int
+            if not (known and 1 <= plan.threads <= 4096):
+                raise TypeError
+        except TypeError:
+            raise UserError(f'{where}: "plan" is {str(saved)[:100]}, which is none.', "Start another run.") from None
+        return plan
+
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The context in which forward passes run."""
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        dtype = PRECISIONS[self.precision]
         return torch.autocast(device.type, dtype=dtype, enabled=self.precision != "fp32")
 
     @property

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from common import artifact, command, example
+from common import artifact, command, example, trust
 
 
 def main(
     run: Annotated[str, typer.Argument(metavar="RUN", help="folder of a run, or of its model")],
     data_dir: Annotated[str | None, typer.Option(help="where the data set lies now, if it was moved")] = None,
+    trust_export: trust.Flag = False,
 ) -> None:
     """Evaluates a saved model on its test data and prints the metrics as one JSON object."""
+    trust.allow(trust_export)
     saved = artifact.load(Path(run))
     declared = example.get(saved.example)
     config = declared.config().with_values(saved.config)
@@ -23,6 +25,7 @@ def main(
     from common import device  # here: a mistake in the arguments is said without waiting for torch
 
     device.set_threads()
+    example.predictor_of(saved)  # says in one line what is wrong with the model
     command.print_json(declared.evaluate(saved, config).values)
 
 

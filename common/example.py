@@ -175,6 +175,25 @@ def declared_in(module: str) -> Example:
     return example
 
 
+def predictor_of(saved: Artifact) -> Predictor:
+    """The model of an artifact, once it has answered a made-up input.
+
+    Raises:
+        UserError: it does not, or what the artifact says of itself is not what its example takes.
+    """
+    declared = get(saved.example)
+    try:
+        predictor = declared.load(saved)
+        predictor.predict([predictor.input.decode(predictor.input.sample())])
+        return predictor
+    except UserError:
+        raise
+    except Exception as error:  # of what somebody else wrote, nearly anything may be wrong
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        what = f"The model in {saved.folder} is damaged, or of another version: {type(error).__name__}: {reason}"
+        raise UserError(what.rstrip(": "), "Train the model again.") from error
+
+
 def catalogue() -> list[Example]:
     """Every example."""
     return [get(name) for name in names()]

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import class_plots, device, distributed, mlflow_tracking, plots, report, seeds
+from common import class_plots, device, distributed, lock, mlflow_tracking, plots, report, seeds
 from common.call import Options
 from common.command import print_json
 from common.config import Config, read_json
 from common.errors import Interrupted, UserError
 from common.example import Example
-from common.files import write_json
+from common.files import sweep, write_json
 from common.folders import find_group, find_run, new_folder
 from common.metrics import Metrics
 from common.run import Run
@@ -48,8 +48,20 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
     folder = folder or new_folder(Path(options.out), example.name, _slug(example.tag(config)))
     run = Run(folder, example.name, config, resume=resume, quiet=options.quiet)
     try:
+        if resume:
+            run.lock = _alone(folder)
+            if distributed.share((folder / "result.json").exists()):  # by whoever had the lock before
+                return _show_finished(folder, options)
+        metrics = _train(example, run, options)
+        return _finish(example, run, metrics, options, time.monotonic() - began)
+    finally:
+        run.lock.release()
+
+
+def _train(example: Example, run: Run, options: Options) -> Metrics:
+    try:
         with mlflow_tracking.tracked(run) if options.track else contextlib.nullcontext():
-            metrics = example.train(config, run)
+            return example.train(run.config, run)
     except Interrupted:
         saved = max(run.checkpoints.steps(), default=0)
         run.progress.say(f"saved at step {saved}; continue with: {example.command} --resume {run.folder}")
@@ -57,7 +69,15 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
     except UserError:
         _remove_if_empty(run)
         raise
-    return _finish(example, run, metrics, options, time.monotonic() - began)
+
+
+def _alone(folder: Path) -> lock.Held:
+    """The lock of a folder that is there, once what a killed process left half-written is gone."""
+    held = lock.take_for_all(folder)
+    if held.real:
+        checkpoints = folder / "checkpoints"
+        sweep(folder, folder / "model", checkpoints, *checkpoints.glob("rank-*"))
+    return held
 
 
 def execute_seeds(example: Example, options: Options, said: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +90,8 @@ def execute_seeds(example: Example, options: Options, said: dict[str, Any]) -> d
         config = base.with_values({**asked_config(example, options, said), "seed": number}).resolve()
         config.check()
     distributed.start()
-    folder = find_group(options.resume, Path(options.out), example.name) if options.resume else None
-    folder = folder or new_folder(Path(options.out), example.name, _slug(example.tag(config)) + "-seeds")
+    group = distributed.share(find_group(options.resume, Path(options.out), example.name) if options.resume else None)
+    folder = group or new_folder(Path(options.out), example.name, _slug(example.tag(config)) + "-seeds")
     folder = distributed.share(folder)
     one = dataclasses.replace(options, seeds=None, json=False)
 
@@ -80,7 +100,12 @@ def execute_seeds(example: Example, options: Options, said: dict[str, Any]) -> d
         resume = "latest" if options.resume else None
         return execute(example, dataclasses.replace(one, out=str(place), resume=resume), {**said, "seed": seed})
 
-    summary = seeds.run_seeds(numbers, train, folder, example.task, example.headline)
+    held = _alone(group) if group else None  # in a new group the runs' own locks do
+    try:
+        summary = seeds.run_seeds(numbers, train, folder, example.task, example.headline)
+    finally:
+        if held:
+            held.release()
     if distributed.rank() == 0:
         if not options.quiet:
             sys.stderr.write("\n".join([*seeds.lines(summary), f"report     {folder / 'report.html'}"]) + "\n")
@@ -116,7 +141,7 @@ def resumed_config(example: Example, folder: Path, asked: dict[str, Any]) -> Con
     saved = read_json(folder / "config.json")
     if saved.get("example") != example.name:
         raise UserError(f"{folder} is a run of {saved.get('example')}, not of {example.name}.")
-    config = example.config().with_values(saved["config"], f"{folder}/config.json")
+    config = example.config().with_values(saved.get("config", {}), f"{folder}/config.json")
     free = {f.name for f in dataclasses.fields(config) if f.metadata["group"] == "Run"} | {"data_dir"}
     config = config.with_values({name: asked[name] for name in free & asked.keys()})  # they do not change the result
     for name, value in asked.items():

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from common import trust
 from common.errors import UserError
+from common.files import inside
 
 Program = Callable[..., Tensor]
 
@@ -57,22 +59,38 @@ class Export:
     def load(self, folder: Path) -> Program:
         """The program: tensors in, a tensor out.
 
-        A program of torch.export or AOTInductor is code: loading one from a stranger is running it.
+        Raises:
+            UserError: as of `put_into`, or it can run code and is not trusted.
         """
-        path = folder / self.file
-        if self.format not in FORMATS:
-            raise UserError(f"{folder}/model.json names an unknown format, {self.format!r}.")
-        if not path.is_file():
-            raise UserError(f"Can't read {path}: there is no such file.", "Export the model again.")
+        path = self.path(folder)
+        self.check_trust(folder)
         try:
             with quietly():
-                return FORMATS[self.format](path)
+                return FORMATS[self.format].load(path)
         except ImportError as error:
             extra = "executorch" if self.format == "executorch" else "export"
             raise UserError(f"{path} needs a package: {error}.", f"pip install -e '.[{extra}]'") from error
         except Exception as error:  # each format has errors of its own for a damaged file
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise UserError(f"Can't load {path}: {reason}", "Export the model again.") from error
+
+    def path(self, folder: Path) -> Path:
+        """The file of the program; UserError where the format is unknown, or no such file is in the folder."""
+        if self.format not in FORMATS:
+            raise UserError(f"{folder}/model.json names an unknown format, {self.format!r}.")
+        path = inside(folder, self.file)
+        if not path.is_file():
+            raise UserError(f"Can't read {path}: there is no such file.", "Export the model again.")
+        return path
+
+    def check_trust(self, folder: Path) -> str:
+        """The digest of a program that can run code and is trusted; "" for one that is data.
+
+        Raises:
+            UserError: it can run code, and `trust.check` refuses it.
+        """
+        path = self.path(folder)
+        return trust.check(path) if FORMATS[self.format].runs_code else ""
 
 
 def in_batches(program: Program, inputs: list[Tensor], batch: int | None) -> Tensor:
@@ -137,9 +155,16 @@ def _executorch(path: Path) -> Program:
     return lambda *inputs: method.execute([x.contiguous() for x in inputs])[0].clone()
 
 
-FORMATS: dict[str, Callable[[Path], Program]] = {
-    "torch-export": _torch_export,
-    "onnx": _onnx,
-    "aoti": _aoti,
-    "executorch": _executorch,
+class Format(NamedTuple):
+    """How the file of a format becomes a program, and whether a file of that format can run code of its maker's."""
+
+    load: Callable[[Path], Program]
+    runs_code: bool
+
+
+FORMATS = {
+    "torch-export": Format(_torch_export, runs_code=True),  # holds pickles and Python objects
+    "onnx": Format(_onnx, runs_code=False),  # a graph of known operators
+    "aoti": Format(_aoti, runs_code=True),  # a shared library
+    "executorch": Format(_executorch, runs_code=False),  # a graph of known operators
 }

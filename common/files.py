@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,10 +75,44 @@ def write_whole(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
             _sync_folder(path.parent)
 
 
+def sweep(*folders: Path) -> None:
+    """Removes what `write_whole` left in these folders when its process was killed; nobody may be writing there."""
+    for folder in folders:
+        with suppress(OSError):
+            for path in folder.glob(".*.????????.tmp"):  # as mkstemp makes its names
+                if path.is_file() and not path.is_symlink():
+                    path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, whole or not at all."""
     with write_whole(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file of a name that was read from somewhere, in a folder and nowhere else.
+
+    Raises:
+        UserError: the name leads elsewhere, or is none.
+    """
+    if not name or name in (".", "..") or any(sign in name for sign in "/\\:\0"):
+        raise UserError(f"{folder} names the file {name!r}, which is not the plain name of a file in it.")
+    return folder / name
+
+
+def check_links(folder: Path) -> None:
+    """Raises UserError where a folder from somebody holds a link that leads out of it, or what is no file at all.
+
+    What is copied, packed or read from such a folder would otherwise be any file of this machine.
+    """
+    root = os.path.realpath(folder)
+    for path in folder.rglob("*"):
+        # realpath, unlike resolve, takes links that go in circles.
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+            raise UserError(f"{path} is a link that leads out of its folder.", "Put the file itself there.")
+        if not (path.is_file() or path.is_dir() or path.is_symlink()):
+            raise UserError(f"{path} is neither a file nor a folder.", "Remove it.")
 
 
 def _umask() -> int:

@@ -20,7 +20,7 @@ class Model(PythonModel):
 
     def load_context(self, context: Any) -> None:
         self.saved = artifact.load(Path(context.artifacts["model"]))
-        self.predictor = example.get(self.saved.example).load(self.saved)
+        self.predictor = example.predictor_of(self.saved)
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would act on types
         """A frame with a row for each input; ValueError for one that can't be read."""

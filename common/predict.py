@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from common import artifact, command, example
+from common import artifact, command, example, trust
 from common.errors import UserError
 from common.example import Predictor
 from common.rows import Layout, RowWriter, rows_done
@@ -41,15 +41,16 @@ def main(
         str | None, typer.Option("--out", "-o", help="FILE.jsonl or FILE.csv, for pictures a folder; stdout if none")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="inputs per call of the model")] = 64,
+    trust_export: trust.Flag = False,
 ) -> int:
     """Predicts with a trained model, one row per input.
 
     With --out it continues where it was stopped: inputs that have a row already are passed over. An input that
     cannot be read gets a row with its error, and the exit code is then 1.
     """
+    trust.allow(trust_export)
     saved = artifact.load(Path(run))
-    declared = example.get(saved.example)
-    predictor = declared.load(saved)
+    predictor = example.predictor_of(saved)
     target = _check_out(out, pictures=predictor.answer == "png")
     sources = find_sources(files or [], value or [], lines or [], predictor.input.suffixes)
     layout = Layout(predictor.answer, predictor.scores, saved.classes)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common import checkpoint, device, distributed
+from common import checkpoint, device, distributed, lock
 from common.config import Config, read_json
 from common.data.loaders import Batches
 from common.errors import Interrupted, UserError
@@ -47,6 +47,7 @@ class Run:
         state: small plain values that belong to the training, such as the best score so far.
         sections: of the report, added by the example: what it alone can show.
         provenance: of the data, once `cite` has said it.
+        lock: of the folder, held from the start of training; whoever made the run releases it.
         listeners: called with the step and the values of every line of metrics, beside TensorBoard.
     """
 
@@ -72,6 +73,7 @@ class Run:
         self.tracker = Tracker(None)
         self.train_seconds = 0.0
         self.created = False  # whether the folder is this process's own making
+        self.lock = lock.Held(self.folder, None)
         self.sections: list[Any] = []
         self.provenance = ""
         self.listeners: list[Callable[[int, dict[str, float]], None]] = []
@@ -99,7 +101,8 @@ class Run:
         if self.plan is None:
             saved = self._facts.get("plan")
             asked = self.config.precision
-            self.plan = device.Plan(**saved) if saved else device.plan(model, sample, self.device, asked)
+            place = self.folder / "config.json"
+            self.plan = device.Plan.from_json(saved, place) if saved else device.plan(model, sample, self.device, asked)
             torch.set_num_threads(self.plan.threads)
             layout = ", channels last" if self.plan.channels_last else ""
             self.progress.say(f"precision  {self.plan.precision}{layout} ({self.plan.why})")
@@ -329,6 +332,7 @@ class Run:
                 try:
                     self.folder.mkdir()
                     self.created = True
+                    self.lock = lock.take(self.folder)  # before config.json, by which --resume finds it
                     break
                 except FileExistsError:
                     count += 1
@@ -361,7 +365,11 @@ class Run:
         for name, part in {**self._tracked, **self._own}.items():
             if name not in parts:
                 raise UserError(f"The checkpoint of {self.folder} holds no {name}.", "It was made by another version.")
-            part.load_state_dict(parts[name])
+            try:
+                part.load_state_dict(parts[name])
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f"The {name} in the checkpoint of {self.folder} does not fit what its config.json describes."
+                raise UserError(what, "It was changed, or made by another version.") from error
         self.state, self.step = state["state"], step
         self._saved_step = step
         self._window.load(state["window"])

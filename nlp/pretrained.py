@@ -75,12 +75,13 @@ def load(
     fast, network = _said_clearly(
         name,
         lambda: (
-            AutoTokenizer.from_pretrained(where),
+            AutoTokenizer.from_pretrained(where, trust_remote_code=False),
             AutoModelForSequenceClassification.from_pretrained(
-                where, num_labels=classes, ignore_mismatched_sizes=True, dtype=torch.float32
+                where, config=_config(where, num_labels=classes), ignore_mismatched_sizes=True, dtype=torch.float32,
+                trust_remote_code=False,
             ),
         ),
-    )
+    )  # fmt: skip
     if not getattr(fast, "is_fast", False):
         raise UserError(f"--model hf:{name} has no fast tokenizer.", "Choose a model with a tokenizer.json.")
     if fast.pad_token_id is None:  # as GPT-2's
@@ -101,6 +102,26 @@ def load(
     return Pretrained(network, inputs.pad), _prepared(fast.backend_tokenizer, inputs), inputs, files
 
 
+def _config(where: str, **options: Any) -> Any:
+    """The description of a network that transformers itself has the code of, and none that a folder brings along.
+
+    Raises:
+        ValueError: it is none of a text classifier; with the other errors of transformers.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+    said, _ = PretrainedConfig.get_config_dict(where, **options)
+    kind = said.get("model_type")  # old files of the hub have none, and are known by their names
+    if kind is not None and not (isinstance(kind, str) and kind in KNOWN):
+        known = "is no text classifier of transformers; code that a model brings along is not run."
+        raise ValueError(f"its model_type, {str(kind)[:60]!r}, {known}")
+    config: Any = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
+    config.__dict__.pop("auto_map", None)
+    config._attn_implementation = None  # may name a kernel of the hub, which is code
+    return config
+
+
 def to_save(model: Pretrained) -> nn.Module:
     """What an artifact holds: without n-grams the network alone, under the names by which transformers loads it."""
     return model.network if model.ngrams is None else model
@@ -108,10 +129,14 @@ def to_save(model: Pretrained) -> nn.Module:
 
 def from_artifact(saved: Artifact, ngrams: NGrams | None) -> nn.Module:
     """The fine-tuned network of an artifact; nothing is asked of the hub."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
-    config = AutoConfig.from_pretrained(str(saved.folder), local_files_only=True)
-    network = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    try:
+        config = _config(str(saved.folder), local_files_only=True)
+        network = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except Exception as error:  # transformers checks some of a file's values, and uses the others as they are
+        what = f"Can't build the network of {saved.folder}/config.json: {_first_line(error)}"
+        raise UserError(what, "Train the model again.") from error
     model = Pretrained(network, TokenInput.from_json(saved.inputs).pad, ngrams)
     return saved.load_into(model, part=to_save(model))
 
@@ -120,7 +145,12 @@ def tokenizer_from_artifact(saved: Artifact) -> Tokenizer:
     """The tokenizer of an artifact, of ours or of a pretrained network."""
     from tokenizers import Tokenizer
 
-    return _prepared(Tokenizer.from_buffer(saved.file("tokenizer.json")), TokenInput.from_json(saved.inputs))
+    content, inputs = saved.file("tokenizer.json"), TokenInput.from_json(saved.inputs)
+    try:
+        return _prepared(Tokenizer.from_buffer(content), inputs)
+    except Exception as error:
+        what = f"{saved.folder}/tokenizer.json is damaged: {_first_line(error)}"
+        raise UserError(what, "Train the model again.") from error
 
 
 def _prepared(tokenizer: Tokenizer, inputs: TokenInput) -> Tokenizer:
@@ -160,10 +190,13 @@ def _said_clearly(name: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"--model hf:{name} can't be loaded: {reason}",
+            f"--model hf:{name} can't be loaded: {_first_line(error)}",
             "Give a folder with config.json, model.safetensors and tokenizer.json, or the name of a model on the hub.",
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -16,6 +16,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from common import trust
 from common.sagemaker import batch, options
 from common.sagemaker.job import Where
 from common.sagemaker.transform import Settings
@@ -31,8 +32,10 @@ def main(
     split_lines: Annotated[
         bool | None, typer.Option(help="an input on each line (default: for .csv and .jsonl)", show_default=False)
     ] = None,
+    trust_export: trust.Flag = False,
 ) -> int:
     """Predicts every input and writes OUT/sagemaker/JOB/predictions.jsonl and .csv; exits with 1 if some failed."""
+    trust.allow(trust_export)
     return batch.run(model, data, content_type, split_lines, settings, where)
 
 

@@ -17,6 +17,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from common import trust
 from common.sagemaker import endpoints, options
 from common.sagemaker.hosting import Hosting
 from common.sagemaker.job import Where
@@ -33,14 +34,17 @@ def create(
     hosting: Hosting,
     where: Where,
     name: Annotated[str | None, typer.Option(help="of the endpoint")] = None,
+    trust_export: trust.Flag = False,
 ) -> None:
     """Makes an endpoint; on this machine it serves until Ctrl-C."""
+    trust.allow(trust_export)
     endpoints.create(model, name, hosting, where)
 
 
 @options.takes(hosting=Hosting, where=Where)
-def update(name: Name, model: Source, hosting: Hosting, where: Where) -> None:
+def update(name: Name, model: Source, hosting: Hosting, where: Where, trust_export: trust.Flag = False) -> None:
     """Puts another model or other instances behind an endpoint, which serves meanwhile."""
+    trust.allow(trust_export)
     endpoints.update(name, model, hosting, where)
 
 

@@ -33,7 +33,7 @@ class Answered(NamedTuple):
 def model_fn(model_dir: str) -> Loaded:
     """The model in a folder."""
     saved = artifact.load(Path(model_dir))
-    return Loaded(example.get(saved.example).load(saved), saved.classes)
+    return Loaded(example.predictor_of(saved), saved.classes)
 
 
 def input_fn(body: bytes | bytearray | str, content_type: str) -> tuple[bytes, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 # Hundreds of processes would each compile our source, where the shell forbids to keep what was compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# What programs note for a user is noted for nobody.
+_state = tempfile.TemporaryDirectory(prefix="state-")
+os.environ["XDG_STATE_HOME"] = _state.name
+os.environ.pop("PTUC_TRUST_EXPORT", None)
 # No test may reach a hub, whatever the machine allows.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

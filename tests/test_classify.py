@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from common import artifact
 from common.cli import Options, execute, main
 from common.data.text_sources import load_texts
 from common.errors import UserError
+from common.example import predictor_of
 from common.run import Run
 from nlp import baseline, classify, explain, models, pretrained
 from nlp.tokens import TokenInput, encode, places, train_tokenizer
@@ -260,6 +263,43 @@ def test_a_pretrained_network_is_tuned_and_its_artifact_needs_no_hub(tmp_path: P
     with torch.inference_mode():
         assert torch.allclose(model(tokens), plain(tokens).logits, atol=1e-6)
     assert not [name for name in artifact.load(moved).weights() if "lora" in name]
+
+
+def bring_code(folder: Path, kind: str, marker: Path) -> None:
+    """Makes a model's folder one that brings Python code along, as models of the hub may."""
+    (folder / "evil.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\n"
+        "from transformers import BertConfig as C, BertForSequenceClassification as M, PreTrainedTokenizerFast as T\n"
+    )
+    named = {"AutoConfig": "evil.C", "AutoModelForSequenceClassification": "evil.M"}
+    for name, added in (
+        ("config.json", {"model_type": kind, "auto_map": named, "attn_implementation": "evil/kernel"}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.T", "evil.T"]}}),
+    ):
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | added))
+
+
+@pytest.mark.parametrize("kind", ["bert", "evil", "vit"])
+def test_python_that_a_model_brings_along_is_never_run(
+    tmp_path: Path, bert: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = shutil.copytree(bert, tmp_path / "theirs")
+    folder = tiny(tmp_path, model=f"hf:{bert}", epochs=1, lr=1e-2)
+    for place in (theirs, folder / "model"):
+        bring_code(place, kind, tmp_path / "ran")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))  # to every question whether to trust it
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for action in (
+        lambda: pretrained.load(str(theirs), 3, 64, False), lambda: predictor_of(artifact.load(folder)),
+    ):  # fmt: skip
+        if kind == "bert":  # transformers has its code
+            action()
+        else:
+            with pytest.raises(UserError, match=f"its model_type, '{kind}', is no text classifier") as caught:
+                action()
+            assert len(str(caught.value).splitlines()) <= 2
+            assert "trust_remote_code" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from common import artifact, command, example
+from common import artifact, command, example, trust
 from common.execute import Options, execute
 from common.export import formats
 from common.export.__main__ import main
@@ -81,7 +81,7 @@ def test_a_small_error_in_the_outputs_alone_is_refused(
 
 
 def test_a_refused_export_leaves_the_good_one_before_it(
-    tmp_path: Path, run: Path, refused: Refused, poisoned: Callable[[float], None]
+    tmp_path: Path, run: Path, refused: Refused, poisoned: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = export(run, "torch-export", "none", None)
     before = {file: file.read_bytes() for file in (run / "exports").rglob("*") if file.is_file()}
@@ -90,6 +90,7 @@ def test_a_refused_export_leaves_the_good_one_before_it(
     assert {file: file.read_bytes() for file in (run / "exports").rglob("*") if file.is_file()} == before
     assert refused(folder, "--to", "onnx").startswith(f"error: {folder} is an export already.")
     (folder / "model.pt2").write_bytes(b"damaged")
+    monkeypatch.setenv(trust.VARIABLE, trust.ANY)
     saved = artifact.load(folder)
     with pytest.raises(Exception, match=r"(?s)Can't load .*Export the model again"):
         example.get(saved.example).load(saved)

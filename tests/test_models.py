@@ -324,3 +324,4 @@ def test_weights_that_run_code_or_are_damaged_are_refused(tmp_path: Path) -> Non
             models.build("vgg", "tiny", classes=4, channels=1, image_size=28, weights=str(tmp_path / name))
         assert name in str(caught.value)
         assert len(str(caught.value).splitlines()) == 2
+        assert "weights_only" not in str(caught.value)  # PyTorch advises to turn it off

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -33,10 +34,24 @@ class _Fields:
     def from_json(cls, fields: dict[str, Any]) -> Any:
         """The reverse of `to_json`; UserError where a field is missing or of a wrong type."""
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "kind"}
+        types = typing.get_type_hints(cls)
         try:
+            for name, value in values.items():
+                if not _fits(value, types[name]):
+                    raise TypeError(f"{name} is {value!r}")
             return cls(**values)
-        except TypeError as error:
-            raise UserError(f"The model's description of its {cls.kind} input is not valid: {fields}.") from error
+        except (TypeError, KeyError) as error:
+            shown = str(fields)[:200]
+            raise UserError(f"The model's description of its {cls.kind} input is not valid: {shown}.") from error
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of a field: a whole number from 0, a number, a text, or a tuple of them."""
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(one, typing.get_args(kind)[0]) for one in value)
+    if kind is int:
+        return type(value) is int and 0 <= value < 2**31
+    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

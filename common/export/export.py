@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import artifact, device, example
+from common import artifact, device, example, trust
 from common.artifact import Artifact
 from common.config import read_json
 from common.errors import UserError
@@ -62,6 +62,7 @@ def export(
     root = exports_of(saved.folder)
     with _whole(root / name) as folder:
         write_program(watched.network(), sample, calibration, format, kind, batch, folder / formats.FILES[format])
+        trust.remember(folder / formats.FILES[format])
         copy_artifact(saved, folder, Export(format, kind, batch, formats.FILES[format], saved.shapes()))
         hardware = f"{device.describe(torch.device('cpu'))}, torch {torch.__version__}"
         row = compare.compare(declared, original, artifact.load(folder), config, tolerance=tolerance, hardware=hardware)

@@ -52,10 +52,11 @@ def _put(source: str, name: str | None, settings: Hosting, where: Where, replace
 
 def _put_on_aws(name: str, model: models.Model, settings: Hosting, where: Where, replace: bool) -> None:
     image = models.required_image(where.image)
+    environment = model.trust()
     account = session(where)
     say(_cost(settings))
     uri = model.upload(account)
-    deployment = hosting.plan(name, model, uri, image, account.role, settings)
+    deployment = hosting.plan(name, model, uri, image, account.role, settings, environment)
     if account.dry_run:
         for operation, request in deployment.requests(update=replace).items():
             show(operation, request)

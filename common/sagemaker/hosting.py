@@ -84,7 +84,10 @@ class Deployment:
         return {"CreateModel": self.model, "CreateEndpointConfig": self.config, **last, **self.scaling}
 
 
-def plan(endpoint: str, model: Model, uri: str, image: str, role: str, hosting: Hosting) -> Deployment:
+def plan(
+    endpoint: str, model: Model, uri: str, image: str, role: str, hosting: Hosting,
+    environment: dict[str, str] | None = None,
+) -> Deployment:  # fmt: skip
     """The requests for a model on an endpoint.
 
     Args:
@@ -92,6 +95,7 @@ def plan(endpoint: str, model: Model, uri: str, image: str, role: str, hosting: 
         uri: the model.tar.gz in S3.
         image: that holds the server, built from sagemaker/Dockerfile.
         role: ARN of the role that the endpoint runs under.
+        environment: of its container, as `Model.trust` says it.
     """
     unique, tags = job_name(endpoint), tags_of(model.example)
     variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": unique}
@@ -100,7 +104,8 @@ def plan(endpoint: str, model: Model, uri: str, image: str, role: str, hosting: 
     else:
         variant |= {"InstanceType": hosting.instance_type, "InitialInstanceCount": hosting.instances}
     config = {"EndpointConfigName": unique, "ProductionVariants": [variant], "Tags": tags}
-    return Deployment(endpoint, create_model(unique, image, uri, role, tags), config, _scaling(endpoint, hosting))
+    made = create_model(unique, image, uri, role, tags, environment)
+    return Deployment(endpoint, made, config, _scaling(endpoint, hosting))
 
 
 def _scaling(endpoint: str, hosting: Hosting) -> dict[str, dict[str, Any]]:

@@ -48,7 +48,13 @@ class Endpoint:
 
     def __enter__(self) -> Endpoint:
         self._temporary = tempfile.TemporaryDirectory()
-        folder = self._model.unpack(Path(self._temporary.name)).folder
+        try:
+            saved = self._model.unpack(Path(self._temporary.name))
+            saved.check_trust()  # said here rather than by the server, in its log
+        except BaseException:
+            self._temporary.cleanup()
+            raise
+        folder = saved.folder
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self.server = Server(folder, log=self._file.with_suffix(".log"))
         try:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import artifact
+from common import archives, artifact, trust
 from common.errors import UserError
 from common.sagemaker.account import PROJECT, Account
 from common.sagemaker.staging import pack
@@ -54,12 +52,22 @@ class Model:
             return artifact.load(self.folder)
         if self.archive is None:
             raise UserError(f"{self.uri} is not on this machine.", f"Download it first: aws s3 cp {self.uri} {ARCHIVE}")
-        try:
-            with tarfile.open(self.archive) as tar:
-                tar.extractall(into, filter="data")  # refuses links and paths that lead out of the folder
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise UserError(f"Can't unpack {self.archive}: {error}.", "Train the model again.") from error
+        archives.unpack(self.archive, into)
         return artifact.load(into)
+
+    def trust(self) -> dict[str, str]:
+        """What a container must be told to load this model: of an export that can run code, that it is trusted.
+
+        Raises:
+            UserError: it is such an export, and neither this machine nor --trust-export vouches for it.
+        """
+        if trust.allows_everything():
+            return {trust.VARIABLE: trust.ANY}
+        if self.uri is not None:  # the container looks itself, and trusts nobody
+            return {}
+        with tempfile.TemporaryDirectory() as temporary:
+            digest = self.unpack(Path(temporary)).check_trust()
+        return {trust.VARIABLE: digest} if digest else {}
 
     def upload(self, account: Account) -> str:
         """The archive's URI in S3; it is uploaded unless the same bytes are there already."""
@@ -105,11 +113,11 @@ def find(source: str, out: str = "runs") -> Model:
 def _example_in(archive: Path) -> str:
     """The example that an archive's model.json names; a wrong file is said to be one before anything is created."""
     try:
-        with tarfile.open(archive) as tar:
+        with archives.opened(archive) as tar:
             file = tar.extractfile(next(m for m in tar if m.isfile() and m.name.removeprefix("./") == "model.json"))
             assert file is not None
-            return str(json.load(file)["example"])
-    except (tarfile.TarError, OSError, EOFError, zlib.error, StopIteration, ValueError, KeyError, TypeError) as error:
+            return str(json.loads(file.read(archives.AT_ONCE))["example"])
+    except (UserError, StopIteration, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{archive} is no model.tar.gz of this project.", "Give one that a job here has made."
         ) from error
@@ -126,9 +134,16 @@ def required_image(image: str | None) -> str:
     )
 
 
-def create_model(name: str, image: str, uri: str, role: str, tags: list[dict[str, str]]) -> dict[str, Any]:
-    """The request CreateModel."""
-    container = {"Image": image, "ModelDataUrl": uri}
+def create_model(
+    name: str, image: str, uri: str, role: str, tags: list[dict[str, str]], environment: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """The request CreateModel.
+
+    Args:
+        environment: of its container, as `Model.trust` says it.
+    """
+    container: dict[str, Any] = {"Image": image, "ModelDataUrl": uri}
+    container |= {"Environment": environment} if environment else {}
     return {"ModelName": name, "ExecutionRoleArn": role, "PrimaryContainer": container, "Tags": tags}
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from common import archives
 from common.errors import UserError
 from common.files import explain_write_errors, write_whole
 from common.sagemaker import watch
@@ -26,7 +26,7 @@ def fetch(job: TrainingJob, boto: Any, description: dict[str, Any]) -> Outcome:
     output = f"{base}/{description['TrainingJobName']}/output"
     _download(boto, f"{output}/{MODEL}", folder / MODEL)
     if _download(boto, f"{output}/output.tar.gz", folder / "output.tar.gz"):
-        unpack(folder / "output.tar.gz", folder / "output")
+        archives.unpack(folder / "output.tar.gz", folder / "output")
         (folder / "output.tar.gz").unlink()
     reason = ""
     if description["TrainingJobStatus"] == "Failed":
@@ -66,16 +66,6 @@ def _empty_folder(job: TrainingJob) -> Path:
         for stale in (MODEL, "failure"):
             (folder / stale).unlink(missing_ok=True)
     return folder
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a tar file; one that would write outside `folder` is refused."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    except tarfile.TarError as error:
-        raise UserError(f"{archive} can't be unpacked: {error}") from None
 
 
 def _download(boto: Any, uri: str, target: Path) -> bool:

@@ -200,7 +200,7 @@ def _records(body: bytes) -> list[bytes]:
 
 def layout_of(saved: artifact.Artifact, form: Format) -> Layout:
     """What the rows of a model hold; those of lines repeat the line."""
-    predictor = example.get(saved.example).load(saved)
+    predictor = example.predictor_of(saved)
     return Layout(predictor.answer, predictor.scores, saved.classes, inputs=form.split == LINE)
 
 
@@ -223,6 +223,7 @@ def run_here(job: Job) -> Result:
     """Runs a job on this machine, by the server that the container runs; its log is beside the tables."""
     with tempfile.TemporaryDirectory() as temporary:
         saved = job.model.unpack(Path(temporary))
+        saved.check_trust()
         job.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(1) as meanwhile:  # the server takes seconds to start
             layout = meanwhile.submit(layout_of, saved, job.form)

@@ -49,7 +49,9 @@ def run_on_aws(account: Account, job: Job, image: str) -> Result | None:
         UserError: AWS refuses, or nothing came of the job; with SageMaker's reason.
     """
     target = account.uri(PROJECT, "batch", job.name, "output")
-    model = create_model(job.name, image, job.model.upload(account), account.role, tags(job.model.example))
+    environment = job.model.trust()
+    uri = job.model.upload(account)
+    model = create_model(job.name, image, uri, account.role, tags(job.model.example), environment)
     request = create_transform_job(job, job.source or _upload(account, job), target)
     if account.dry_run:
         show("CreateModel", model)

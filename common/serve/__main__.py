@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from common import command
+from common import command, trust
 from common.errors import UserError, nearest
 from common.serve.settings import MEGABYTE, Place, Settings
 
@@ -32,10 +32,12 @@ def main(
     token: Annotated[
         str, typer.Option(envvar="SERVE_TOKEN", help="that requests must bear; better in SERVE_TOKEN")
     ] = "",
+    trust_export: trust.Flag = False,
 ) -> int:
     """Serves trained models over HTTP."""
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision}: no such number format.", nearest(precision, PRECISIONS))
+    trust.allow(trust_export)
     from common.serve.server import start  # loads torch: a mistake is said before
 
     settings = Settings(max_megabytes * MEGABYTE, max_requests, timeout, token)

@@ -130,7 +130,7 @@ def load_models(
         name = name or free_name(saved.example, models)
         if name in models:
             raise UserError(f"Two models are named {name!r}.")
-        predictor = example.get(saved.example).load(saved)
+        predictor = example.predictor_of(saved)
         models[name] = Model(name, saved, predictor, decoders, threads=threads, precision=precision)
     return models
 

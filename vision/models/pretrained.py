@@ -140,7 +140,10 @@ def _read(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors, zip and pickle each have their own for a damaged file
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or "the file ends too early"
+        # PyTorch's own text advises to run what is in the file.
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
+            reason = "it holds Python objects, which can run code, or is damaged"
         raise UserError(f"Can't read the weights {file}: {reason}", "It should hold a state_dict of tensors.") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"The weights {file} hold more than a state_dict.", "Save model.state_dict() alone.")
