@@ -114,5 +114,4 @@ def test_an_example_and_a_timing_really_run_on_the_cpu(tmp_path: Path, capsys: p
     rates = {f["figure"]: f["value"] for f in by_name["small"]["figures"]}
     assert rates.keys() == {f"vgg 28 px, batch 32: {what}" for what in ("fit", "bare", "fit of bare")}
     assert min(rates.values()) > 0
-    assert by_name["mnist"]["reason"] == "--data names no folder with MNIST"
     assert "| vgg 28 px, batch 32: fit of bare |" in capsys.readouterr().out
