@@ -13,7 +13,8 @@ import torch
 from tests.gpu import __main__ as program
 from tests.gpu import parts, report
 from tests.gpu.parts import Part, perform
-from tests.helpers import ROOT
+from tests.gpu.smoke import Smoke
+from tests.helpers import ROOT, final_weights, only_run
 
 SAYS = """
 import json, pathlib, subprocess, sys, time
@@ -92,26 +93,34 @@ def test_without_a_gpu_or_the_data_it_says_so_in_a_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_example_and_a_timing_really_run_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = [
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path),
-        "--only",
-        "research.ladder,small,mnist,resnet",
-        "--minutes",
-        "4",
-    ]
-    code = program.main(asked)
+def test_a_timing_really_runs_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["--device", "cpu", "--out", str(tmp_path), "--only", "small"]) == 0
     found: Any = json.loads((tmp_path / "gpu.json").read_text())
-    by_name = {p["part"]: p for p in found["parts"]}
-    assert code == 0, found
-    checks = {c["check"]: (c["status"], c["note"]) for c in by_name["smoke research.ladder"]["checks"]}
-    assert list(checks) == ["train", "resume", "predict", "evaluate", "export", "serve"]
-    assert {status for status, _ in checks.values()} == {"ok"}
-    assert "bit-equal" in checks["resume"][1]
-    rates = {f["figure"]: f["value"] for f in by_name["small"]["figures"]}
+    rates = {f["figure"]: f["value"] for f in found["parts"][0]["figures"]}
     assert rates.keys() == {f"vgg 28 px, batch 32: {what}" for what in ("fit", "bare", "fit of bare")}
     assert min(rates.values()) > 0
     assert "| vgg 28 px, batch 32: fit of bare |" in capsys.readouterr().out
+
+
+def test_an_example_really_passes_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smoke = Smoke("research.ladder", "cpu", tmp_path)
+    smoke.run()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["check"] for line in lines] == ["train", "resume", "predict", "evaluate", "export", "serve"]
+    assert {line["status"] for line in lines} == {"ok"}, lines
+    assert lines[1]["note"].endswith("bit-equal")
+
+    other = final_weights(only_run(tmp_path / "killed", smoke.name))
+    name = next(iter(other))
+    moved = {**other, name: other[name] + 1e-3}
+    for told, verdict in (([], "the run had said nothing"), (["scatter"], "as the run had said (scatter)")):
+        smoke.result["not_repeatable"] = told
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tests.gpu.smoke.final_weights", lambda run: moved if "killed" in str(run) else other)
+            patch.setattr(smoke, "start", lambda *_: None)
+            patch.setattr("tests.gpu.smoke.ended", lambda _: {})
+            if told:
+                assert verdict in str(smoke.resume())
+            else:
+                with pytest.raises(AssertionError, match=verdict):
+                    smoke.resume()
