@@ -3,6 +3,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 BENCH ?=
+GPU ?=
 DATA ?=
 PEER ?=
 CIFAR ?=
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: setup demo test conformance lint bench lock clean
+.PHONY: setup demo test conformance lint bench gpu lock clean
 
 setup: $(READY)
 
@@ -44,6 +45,10 @@ conformance: $(READY)  ## every example under AWS's own tools
 
 bench: $(READY)  ## every figure of the README, measured here
 	$(BIN)/python -m tests.bench $(BENCH) $(if $(DATA),--data $(DATA)) $(if $(PEER),--peer $(PEER)) $(if $(CIFAR),--cifar $(CIFAR))
+
+# No $(READY): a machine with a GPU may have its packages in place and no way to install others.
+gpu:  ## every example and the GPU's figures on a machine with one, within five minutes
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu $(GPU) $(if $(DATA),--data $(DATA)) $(if $(PEER),--peer $(PEER))
 
 # Packages that torch pins itself (CUDA, Triton) are left out, so that the same file serves CPU and ROCm wheels.
 lock:  ## refresh constraints.txt, the tested set of versions, from what pyproject.toml resolves to today

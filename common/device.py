@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,10 @@ DENSE_CONVOLUTION_SHARE = 0.8
 MULTIPLY_ADDS_PER_IMAGE = 1e6
 # Below this much work per sample a second thread gains nothing, and on a busy machine waiting for it costs much.
 MULTIPLY_ADDS_PER_THREAD = 4e6
+# One step of deep Q-learning launches about 200 kernels, and each takes the CPU about 5 µs: 1 ms on any GPU.
+STEP_ON_A_GPU = 200 * 5e-6
+# Of one core in the matrix products of small networks: 31 to 36e9 were measured for [128, 64..256] by [64..256]².
+MULTIPLY_ADDS_PER_SECOND = 3e10
 
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -94,6 +100,37 @@ def pick_device(request: str, local_rank: int = 0) -> tuple[torch.device, str]:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: there is no Apple GPU here.", "Use --device cpu, or --device auto.")
     return torch.device(kind), "asked for"
+
+
+def begun_on(saved: str, local_rank: int = 0) -> tuple[torch.device, str] | None:
+    """The device of the kind that a run began on, which a resumed run needs for the same bits; None where it is gone.
+
+    Args:
+        saved: as the run noted it, such as "cuda:0".
+    """
+    kind = saved.partition(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return (pick_device(kind, local_rank)[0], "as this run began") if there.get(kind) else None
+
+
+def why_cpu(model: nn.Module, sample: Tensor, batch: int) -> str:
+    """Why a network whose data come from the CPU at each step is trained faster there than on a GPU; "" if it is not.
+
+    Forward and backward pass are three times the multiply-adds of the forward pass.
+
+    Args:
+        model: on the CPU; it is run once.
+        sample: one input, [1, ...].
+        batch: samples per step.
+    """
+    _, work = _convolution_work(model, sample)
+    if 3 * work * batch / MULTIPLY_ADDS_PER_SECOND > STEP_ON_A_GPU:
+        return ""
+    weights = sum(p.numel() for p in model.parameters())
+    return (
+        f"a network of {weights:,} weights fed from the CPU: launching its kernels on the GPU takes longer than "
+        "computing it here; --device cuda insists"
+    )
 
 
 def describe(device: torch.device) -> str:
@@ -227,6 +264,34 @@ def seed_everything(seed: int) -> None:
     # A debugging aid of deterministic mode that would write every new tensor twice.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+
+
+# What PyTorch says in its deterministic "warn" mode, after the name of an operator.
+_NOT_DETERMINISTIC = re.compile(
+    r"(.+?) (?:does not have a deterministic implementation|defaults to a non-deterministic algorithm)"
+)
+
+
+@contextmanager
+def nondeterminism(note: Callable[[str], None]) -> Iterator[None]:
+    """Calls `note` with the name of an operator that sums in no fixed order, in place of PyTorch's warning about it."""
+    always = torch.is_warn_always_enabled()
+    with warnings.catch_warnings():  # also makes what was said before in this process count anew
+        show = warnings.showwarning
+
+        def shown(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
+            found = _NOT_DETERMINISTIC.match(str(message))
+            if found:
+                note(found[1])
+            else:
+                show(message, category, *place, **rest)
+
+        warnings.showwarning = shown
+        torch.set_warn_always(True)  # of attention PyTorch would tell only the first run of a process
+        try:
+            yield
+        finally:
+            torch.set_warn_always(always)
 
 
 def rng_state(device: torch.device) -> dict[str, object]:

@@ -60,7 +60,8 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
 
 def _train(example: Example, run: Run, options: Options) -> Metrics:
     try:
-        with mlflow_tracking.tracked(run) if options.track else contextlib.nullcontext():
+        tracked = mlflow_tracking.tracked(run) if options.track else contextlib.nullcontext()
+        with device.nondeterminism(run.not_repeatable), tracked:
             return example.train(run.config, run)
     except Interrupted:
         saved = max(run.checkpoints.steps(), default=0)
@@ -160,6 +161,7 @@ def _finish(example: Example, run: Run, metrics: Metrics, options: Options, tota
         "seconds": seconds,
         "peak_memory_mb": round(device.peak_memory_mb(run.device), 1), "seed": run.config.seed,
         "config": run.config.to_dict(),
+        **({"not_repeatable": run.state["not_repeatable"]} if "not_repeatable" in run.state else {}),
     }  # fmt: skip
     if distributed.rank() == 0:
         write_report(run, example.task, metrics, seconds)
@@ -215,6 +217,8 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
     hardware = {name: str(value) for name, value in saved.items()}
     if run.provenance:
         settings["data"] = run.provenance
+    if "not_repeatable" in run.state:
+        hardware["not_bit_reproducible"] = ", ".join(run.state["not_repeatable"])
     hardware |= {f"seconds_{name}": f"{value:.1f}" for name, value in seconds.items()}
     report.write(run.folder / "report.html", report.page(task, run.folder.name, metrics, sections, settings | hardware))
     if "confusion" in metrics.details:

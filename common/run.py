@@ -58,7 +58,7 @@ class Run:
         self.progress = Progress(quiet or distributed.rank() > 0)
         self._facts = read_json(folder / "config.json") if resume else {}
         device.keep_freed_memory()
-        self.device, self.device_why = device.pick_device(config.device, distributed.local_rank())
+        self.device, self.device_why = self._pick_device()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # graphs and streams are made where the current device says
         self.folder = distributed.share(folder)  # clocks differ; all ranks take the name that rank 0 chose
@@ -86,9 +86,46 @@ class Run:
         self._signal = 0
         self._log_every = 1
         self._save_every: int | None = None
-        self.progress.say(f"device     {device.describe(self.device)} ({self.device_why})")
+        self._device_said = False
+        if config.device != "auto" or self.device.type == "cpu":
+            self._say_device()  # else it may still change: see `prefer_cpu`
+
+    def _pick_device(self) -> tuple[torch.device, str]:
+        saved, asked, rank = self._facts.get("device"), self.config.device, distributed.local_rank()
+        begun = device.begun_on(saved, rank) if saved and asked == "auto" else None
+        return begun or device.pick_device(asked, rank)
+
+    def _say_device(self) -> None:
+        if not self._device_said:
+            self.progress.say(f"device     {device.describe(self.device)} ({self.device_why})")
+        self._device_said = True
+
+    def not_repeatable(self, operator: str) -> None:
+        """Notes that an operator of this training sums in no fixed order: the bits can't be had again. Said once."""
+        noted = self.state.setdefault("not_repeatable", [])
+        if not noted:
+            self.progress.say(
+                f"note       not bit-reproducible on this device: {operator} sums in no fixed order. A repeated or "
+                "resumed run ends with slightly other weights."
+            )
+        if operator not in noted:
+            noted.append(operator)
 
     # -- what the training consists of ------------------------------------------------------------------
+
+    def prefer_cpu(self, model: nn.Module, sample: Tensor, batch: int) -> None:
+        """Leaves the GPU that `--device auto` found where the CPU trains this network faster; call it before `place`.
+
+        For training whose data come from the CPU at each step, such as that of an agent.
+
+        Args:
+            sample: one input, [1, ...].
+            batch: samples per step.
+        """
+        chosen = self.config.device == "auto" and not self._facts.get("device") and distributed.world() == 1
+        why = device.why_cpu(model, sample, batch) if chosen and self.device.type != "cpu" else ""
+        if why:
+            self.device, self.device_why = torch.device("cpu"), why
 
     def place(self, model: nn.Module, sample: Any) -> nn.Module:
         """Moves a model to the device in the number format and layout that suit it, and compiles it if asked.
@@ -98,6 +135,7 @@ class Run:
         Args:
             sample: one input, [1, ...] or a nest of such tensors, by which the work of the model is judged.
         """
+        self._say_device()
         if self.plan is None:
             saved = self._facts.get("plan")
             asked = self.config.precision

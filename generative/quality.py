@@ -32,7 +32,7 @@ BATCH = 250
 
 
 class Classifier(nn.Module):
-    """Images [B, C, S, S], uint8 or in [0, 255], to features [B, 64]; `head` makes logits [B, K] of them."""
+    """Images [B, C, 32, 32], uint8 or in [0, 255], to features [B, 64]; `head` makes logits [B, K] of them."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
             kernel = 5 if number == 0 else 3
             convolution = nn.Conv2d(narrow, wide, kernel, stride=2, padding=kernel // 2, bias=False)
             layers += [convolution, nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
-        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.body = nn.Sequential(*layers, nn.Flatten())  # [B, 64, 4, 4] to [B, 1024]
         self.features = nn.Linear(widths[-1] * 16, FEATURES)
         self.head = nn.Linear(FEATURES, classes)
 

@@ -250,6 +250,7 @@ def networks(config: Any, run: Run, environments: Environments) -> tuple[Any, An
     """The network that learns and its target, equal at first, on the device."""
     sample = torch.zeros(1, *environments.shape, dtype=environments.dtype)
     network = build(config, environments.shape, len(environments.actions))
+    run.prefer_cpu(network, sample, config.batch_size)
     target = run.place(copy.deepcopy(network), sample).requires_grad_(False)
     model = run.place(network, sample)
     shape = "×".join(map(str, environments.shape))

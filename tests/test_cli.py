@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from common import example
 from common.arguments import with_resume_value
@@ -120,3 +123,21 @@ def test_resume_may_stand_alone() -> None:
     assert with_resume_value(["--resume", "--quiet"]) == ["--resume", "latest", "--quiet"]
     assert with_resume_value(["--quiet", "--resume"]) == ["--quiet", "--resume", "latest"]
     assert with_resume_value(["--resume", "runs/x"]) == ["--resume", "runs/x"]
+
+
+def test_a_run_that_cannot_be_repeated_says_so_once_and_in_its_result(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def train(config: Any, run: Any) -> Any:
+        values, places = torch.nn.functional.max_pool2d(torch.randn(1, 1, 4, 4), 2, return_indices=True)
+        for _ in range(3):  # an operator without a deterministic kernel, on any device
+            torch.nn.functional.max_unpool2d(values, places, 2)
+        return toy.example.train(config, run)
+
+    declared = dataclasses.replace(toy.example, train=train)
+    result = execute(declared, Options(tiny=True, out=str(tmp_path)), {})
+    said = capfd.readouterr().err
+    assert result["not_repeatable"] == ["max_unpooling2d_forward_out"]
+    assert said.count("max_unpooling2d_forward_out") == 1
+    assert "not bit-reproducible on this device" in said
+    assert "not_repeatable" not in execute(toy.example, Options(tiny=True, quiet=True, out=str(tmp_path)), {})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ import torch
 from torch import nn
 
 from common import device
+from common.config import Config
 from common.errors import UserError
+from common.files import write_json
+from common.run import Run
 from tests.helpers import same
 from vision import models
 
@@ -164,3 +169,95 @@ def test_mixed_seeds_are_spread_and_depend_on_every_part_and_their_order() -> No
     assert 0.48 < ones < 0.52
     assert 0 <= min(seeds) < 2**27
     assert 2**32 - 2**27 < max(seeds) < 2**32
+
+
+# --- auto, and what is trained from the CPU ----------------------------------------------------------------
+
+
+def agent(*widths: int) -> nn.Sequential:
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise((4, *widths, 2))))
+
+
+PONG = nn.Sequential(
+    nn.Conv2d(4, 32, 8, 4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3, 1), nn.Flatten(), nn.Linear(3136, 512)
+)
+
+
+def test_a_small_network_fed_from_the_cpu_belongs_there_and_convolutions_do_not() -> None:
+    why = device.why_cpu(agent(128, 128), torch.zeros(1, 4), 128)
+    assert why.startswith("a network of 17,410 weights fed from the CPU: launching its kernels on the GPU takes longer")
+    assert not device.why_cpu(PONG, torch.zeros(1, 4, 84, 84), 32)
+    assert not device.why_cpu(agent(512, 512), torch.zeros(1, 4), 128)
+
+
+def run_of(folder: Path, asked: str, *, resume: bool = False) -> Run:
+    return Run(folder, "test", Config(device=asked), resume=resume)
+
+
+def test_auto_leaves_the_gpu_to_networks_that_gain_by_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_gpus(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    sample = torch.zeros(1, 4)
+
+    run = run_of(tmp_path / "new", "auto")
+    run.prefer_cpu(agent(128, 128), sample, 128)
+    run.place(agent(128, 128), sample)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("device")]
+    assert run.device == CPU
+    assert len(said) == 1
+    assert "threads (a network of 17,410 weights fed from the CPU" in said[0]
+
+    for asked, network, shape in (("cuda", agent(128, 128), sample), ("auto", PONG, torch.zeros(1, 4, 84, 84))):
+        run = run_of(tmp_path / "new", asked)
+        run.prefer_cpu(network, shape, 32)
+        assert run.device == torch.device("cuda", 0)
+
+
+def test_a_resumed_run_stays_on_the_kind_of_device_it_began_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    begun = {}
+    for saved in ("cpu", "cuda:1"):
+        folder = tmp_path / saved
+        folder.mkdir()
+        write_json(folder / "config.json", {"device": saved})
+        begun[saved] = folder
+    two_gpus(monkeypatch)
+    for saved, kind in (("cpu", "cpu"), ("cuda:1", "cuda")):
+        run = run_of(begun[saved], "auto", resume=True)
+        run.prefer_cpu(agent(128, 128), torch.zeros(1, 4), 128)
+        assert (run.device.type, run.device_why) == (kind, "as this run began")
+    assert run_of(begun["cpu"], "cuda", resume=True).device.type == "cuda"
+    without_gpus(monkeypatch)
+    assert run_of(begun["cuda:1"], "auto", resume=True).device == CPU
+
+
+# --- operators without a fixed order -----------------------------------------------------------------------
+
+WARNING = "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set 'torch....'"
+ATTENTION = "Memory Efficient attention defaults to a non-deterministic algorithm. To explicitly enable determinism"
+
+
+def test_operators_without_a_fixed_order_are_noted_in_every_run_and_other_warnings_shown(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    for _ in range(2):
+        noted: list[str] = []
+        with device.nondeterminism(noted.append):
+            for text in (WARNING, ATTENTION, "something else"):
+                warnings.warn(text, UserWarning, stacklevel=1)
+        assert noted == ["adaptive_avg_pool2d_backward_cuda", "Memory Efficient attention"]
+    assert {str(w.message) for w in recwarn} == {"something else"}
+
+
+def test_what_pytorch_itself_warns_of_is_noted() -> None:
+    device.seed_everything(0)
+    values, places = torch.nn.functional.max_pool2d(torch.randn(1, 1, 4, 4), 2, return_indices=True)
+    noted: list[str] = []
+    with device.nondeterminism(noted.append):
+        for _ in range(3):
+            torch.nn.functional.max_unpool2d(values, places, 2)
+    assert set(noted) == {"max_unpooling2d_forward_out"}  # has no deterministic kernel on any device

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -15,7 +18,7 @@ from torch import nn
 
 from common import artifact, example
 from common.execute import Options, execute
-from common.export import capture, table
+from common.export import capture, compiled, table
 from common.export.capture import Watched
 from common.export.compare import Row
 from common.export.export import export
@@ -242,3 +245,40 @@ def test_a_pretrained_network_exports(runs: Runs, tmp_path: Path) -> None:
     run = runs("nlp.classify", model=f"hf:{tmp_path}", epochs=1)
     folder, _ = export(run, "onnx", "none", None)
     assert largest_difference(run, folder) < 1e-4
+
+
+def test_a_network_is_compiled_once_and_a_damaged_package_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setattr(compiled, "SAY_EVERY", 0.05)
+    times = []
+
+    def compile_slowly(program: Any) -> bytes:
+        times.append(1)
+        time.sleep(0.2)
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("model.so", f"machine code {len(times)}")
+        return content.getvalue()
+
+    monkeypatch.setattr(compiled, "_compile", compile_slowly)
+
+    def program(seed: int) -> Any:
+        torch.manual_seed(seed)
+        return torch.export.export(torch.nn.Linear(3, 2), (torch.zeros(2, 3),))
+
+    first = compiled.package(program(0))
+    assert "still at work after" in capsys.readouterr().err
+    assert compiled.package(program(0)) == first
+    assert "compiled before" in capsys.readouterr().err
+    assert compiled.package(program(1)) != first  # other weights
+    assert len(times) == 2
+    for kept in (tmp_path / "pytorch-use-cases").glob("*.pt2"):
+        kept.write_bytes(kept.read_bytes()[:-30])
+    compiled.package(program(0))
+    assert len(times) == 3
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")  # nothing can be kept: it is compiled all the same
+    compiled.package(program(0))
+    assert len(times) == 4

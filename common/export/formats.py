@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from common.errors import UserError
+from common.export import compiled
 from common.export.capture import Sample
 from common.exported import quietly
 
@@ -60,12 +61,7 @@ def _write_torch_export(program: ExportedProgram, path: Path) -> None:
 
 
 def _write_aoti(program: ExportedProgram, path: Path) -> None:
-    from torch._inductor import aoti_compile_and_package
-
-    buffer: Any = io.BytesIO()
-    # Freezing lets the compiler lay the weights out as its kernels want them.
-    aoti_compile_and_package(program, package_path=buffer, inductor_configs={"freezing": True})
-    path.write_bytes(buffer.getvalue())
+    path.write_bytes(compiled.package(program))
 
 
 def _write_executorch(program: ExportedProgram, path: Path) -> None:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import torch
 
 from common import device
 from tests.bench import agents, gans, texts
-from tests.bench.tools import SEEDS, mean_std, row, run
+from tests.bench.tools import SEEDS, mean_std, pytorch_examples, row, run
 from tests.helpers import ROOT, environment, final_weights, only_run, same
 
 
@@ -55,20 +54,12 @@ def mnist(options: argparse.Namespace) -> None:
         row("MNIST, pytorch/examples", "not measured: --peer names a checkout", "python mnist/main.py")
         return
     # The peer's defaults, and 1 and 3 of its epochs for the same time as ours. It has no validation split.
-    folder = Path(options.peer) / "mnist"
-    link = Path(options.peer) / "data"
-    if options.data and not link.exists():
-        link.symlink_to(Path(options.data).resolve() / "mnist", target_is_directory=True)
-    began = time.monotonic()
-    command = [sys.executable, "main.py", "--epochs", "3", "--seed", "0"]
-    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    found = re.findall(r"Accuracy: (\d+)/(\d+)", process.stdout)
-    accuracies = ", ".join(f"{100 * int(a) / int(b):.2f}" for a, b in found)
-    seconds = (time.monotonic() - began) / len(found)
+    found, seconds = pytorch_examples(options.peer, f"{options.data}/mnist" if options.data else None, 3)
+    accuracies = ", ".join(f"{accuracy:.2f}" for accuracy in found)
     row(
         "MNIST, pytorch/examples",
         f"{accuracies} % after 1, 2, 3 epochs; {seconds:.1f} s an epoch",
-        " ".join(command[1:]),
+        "main.py --epochs 3 --seed 0",
     )
 
 

@@ -1,0 +1,1 @@
+"""What only a machine with a GPU can show: every example on the device, and its figures beside their peers."""
