@@ -38,7 +38,7 @@ def main(
         raise UserError(f"--precision {precision}: no such number format.", nearest(precision, PRECISIONS))
     from common.serve.server import start  # loads torch: a mistake is said before
 
-    settings = Settings(max_megabytes * MEGABYTE, max_requests, timeout, token)
+    settings = Settings(max_body=max_megabytes * MEGABYTE, max_requests=max_requests, timeout=timeout, token=token)
     return start(runs, settings, Place(host, port, workers, precision))
 
 

@@ -10,7 +10,7 @@ MEGABYTE = 2**20
 RATE = 100_000  # bytes a second, below which a body is too slow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a server allows.
 
