@@ -39,5 +39,6 @@ class Interrupted(Exception):
 def nearest(value: str, choices: Iterable[str]) -> str:
     """A hint that names the choice nearest to a misspelt value, or all choices where none is near."""
     names = list(choices)
-    close = difflib.get_close_matches(value, names, n=1, cutoff=0.6)
+    # A longer value is no slip of the keyboard, and comparing takes time with the square of the length.
+    close = difflib.get_close_matches(value[:100], names, n=1, cutoff=0.6)
     return f"Did you mean {close[0]}?" if close else f"Choose one of: {', '.join(names)}."

@@ -38,6 +38,21 @@ class Input(Protocol):
         """Plain values from which the example makes the same input again."""
 
 
+def decode(kind: Input, source: Path | bytes, name: str) -> Any:
+    """What `kind` makes of one raw input; any failure at all is a UserError about this input.
+
+    Decoders read what strangers made, and libraries raise nearly anything on it: MemoryError for a made-up shape,
+    RecursionError for nested brackets.
+    """
+    try:
+        return kind.decode(source, name)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(f"{name} can't be read: {type(error).__name__}{reason and f': {reason}'}.") from error
+
+
 Span = tuple[int, int, float]  # of a text: where it begins and ends, and what it says for a class, in nats
 
 

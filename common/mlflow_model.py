@@ -34,7 +34,7 @@ class Model(PythonModel):
     def _decoded(self, value: str) -> Any:
         try:
             content = base64.b64decode(value, validate=True) if self.predictor.input.kind == "image" else value.encode()
-            return self.predictor.input.decode(content)
+            return example.decode(self.predictor.input, content, "The input")
         except (UserError, binascii.Error) as error:
             raise ValueError(str(error)) from error
 

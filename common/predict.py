@@ -119,7 +119,7 @@ def predict_all(predictor: Predictor, sources: Sequence[Source], batch_size: int
 
 def _decode(predictor: Predictor, source: Source) -> Any:
     try:
-        return predictor.input.decode(source.content, name=_short(source.name))
+        return example.decode(predictor.input, source.content, _short(source.name))
     except UserError as error:
         return error
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from common import artifact, example
 from common.example import Predictor
 from common.serve import formats
+from common.serve.container import ANY_NUMBER
 from common.serve.formats import Problem
 
 
@@ -45,7 +46,7 @@ def predict_fn(data: tuple[bytes, str], model: Loaded) -> Answered:
     """Answers to a body; 400 or 415 for one that the model does not take."""
     kind = model.predictor.input
     try:
-        inputs = formats.parse(*data, kind)
+        inputs = formats.parse(*data, kind, most=ANY_NUMBER)  # batch transform fills a payload as far as it goes
         items = formats.decode(inputs, kind)
     except Problem as problem:
         raise _for_toolkit(problem) from problem

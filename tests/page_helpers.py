@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +131,14 @@ def served(models: Mapping[str, Model], settings: Settings | None = None) -> Ite
     """The address of a server in a thread of this process."""
     import uvicorn
 
+    from common.serve import server as process
     from common.serve.app import create_app
 
-    options: dict[str, Any] = {"log_level": logging.ERROR, "access_log": False}
-    server = uvicorn.Server(uvicorn.Config(create_app(models, settings), **options))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        settings = replace(settings or Settings(), hosts=process.own_names(listening))
+        options = {**process.options(settings), "log_level": logging.ERROR}
+        server = uvicorn.Server(uvicorn.Config(create_app(models, settings), **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while not server.started:

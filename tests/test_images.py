@@ -75,6 +75,43 @@ def test_tiffs_of_32_bits_hold_16_bits_or_floats_in_0_to_1() -> None:
             GREY.decode(file(Image.fromarray(bad), "TIFF"), "scan.tif")
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("I;16", 1), ("I;16", 3), ("RGBA", 3), ("LA", 1)])
+def test_large_images_are_made_8_bit_in_strips(mode: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = np.random.default_rng(0)
+    if mode == "I;16":
+        image = Image.fromarray(dice.integers(0, 2**16, (50, 40), dtype=np.uint16))
+    else:
+        image = Image.fromarray(dice.integers(0, 256, (50, 40, len(mode)), dtype=np.uint8), mode)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    inputs = ImageInput(20, channels, (0.5,) * channels, (0.5,) * channels)
+    whole = inputs.decode(file.getvalue())
+    largest = 0
+    for name in ("_scaled", "_on_white"):
+        work = getattr(images, name)
+
+        def spy(strip: Image.Image, work: Any = work) -> Image.Image:
+            nonlocal largest
+            largest = max(largest, strip.width * strip.height)
+            return work(strip)
+
+        monkeypatch.setattr(images, name, spy)
+    monkeypatch.setattr(images, "_STRIP", 300)
+    assert torch.equal(inputs.decode(file.getvalue()), whole)
+    assert 0 < largest <= 300
+
+
+def test_a_jpeg_of_very_many_scans_is_refused() -> None:
+    file = io.BytesIO()
+    Image.new("L", (4000, 4000)).save(file, "JPEG", progressive=True)
+    plain = file.getvalue()
+    last = plain[plain.rindex(b"\xff\xda") : -2]  # some 100 bytes, for which every pixel is passed over again
+    inputs = ImageInput(20, 1, (0.5,), (0.5,))
+    assert inputs.decode(plain).shape == (1, 20, 20)
+    with pytest.raises(UserError, match=r"^The image is a JPEG of more than 64 scans, the limit\."):
+        inputs.decode(plain[:-2] + last * 100 + plain[-2:])
+
+
 def test_alpha_is_laid_on_white() -> None:
     alpha = np.full((4, 4, 1), 255, dtype=np.uint8)
     alpha[0], alpha[1] = 0, 51  # clear, a fifth

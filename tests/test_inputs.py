@@ -87,9 +87,9 @@ def test_an_observation_is_json_or_numpy() -> None:
         (SEEN, b"[1, 2]", "The observation has the shape [2], not [2, 2]."),
         (SEEN, b"[[1, 2], [3]]", "The observation does not hold numbers of the shape [2, 2]."),
         (SEEN, b"[[1, 2], [3, 1e999]]", "The observation holds inf"),
-        (SEEN, npy(np.zeros((2, 2)))[:-5], "The observation is a damaged .npy file."),
+        (SEEN, npy(np.zeros((2, 2)))[:-5], "The observation is a damaged .npy file (ValueError)."),
         (SEEN, npy(np.array([["a", "b"]])), "The observation holds <U1, not numbers."),
-        (SEEN, npy(np.array([[{}]], dtype=object)), "The observation is a damaged .npy file."),
+        (SEEN, npy(np.array([[{}]], dtype=object)), "The observation is a damaged .npy file (ValueError)."),
         (SEEN, b"[" * 100_000, "The observation is not valid JSON"),
     ],
 )  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from common import artifact, example, frames, predict
 from common.data.inputs import ObservationInput, SeedInput, TextInput
 from common.errors import UserError
 from common.example import Predictor
+from tests.fuzz import NPYS
 
 
 def shouting(texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -86,6 +88,37 @@ def test_a_value_that_is_none_gets_a_row_with_its_error(serve: Any, capsys: pyte
     assert good == {"file": "[1, 2]", "action": "loud", "q_values": {"loud": 3.0, "calm": 0.0}}
     assert short["error"] == "[1] has the shape [1], not [2]."
     assert broken["error"].startswith("nonsense is not valid JSON")
+
+
+def test_every_damaged_npy_file_gets_a_row(serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    serve("observation")
+    for number, content in enumerate(NPYS):
+        (tmp_path / f"{number:02}.npy").write_bytes(content)
+    np.save(tmp_path / "good.npy", np.ones(2))
+    assert predict.main("run", files=[str(tmp_path)]) == 1
+    *bad, good = rows(capsys.readouterr().out)
+    assert good["action"] == "loud"
+    assert len(bad) == len(NPYS)
+    assert all(row["error"].startswith(row["file"]) or "…" in row["error"] for row in bad)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RecursionError("too deep"), OverflowError("too large"), KeyError("x")]
+)
+def test_whatever_a_decoder_raises_is_a_row(
+    serve: Any, error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(self: TextInput, source: Any, name: str = "") -> str:
+        if source == b"bad":
+            raise error
+        return "GOOD"
+
+    monkeypatch.setattr(TextInput, "decode", decode)
+    serve("text")
+    assert predict.main("run", value=["bad", "good"]) == 1
+    bad, good = rows(capsys.readouterr().out)
+    assert bad["error"].startswith(f"bad can't be read: {type(error).__name__}")
+    assert good["class"] == "loud"
 
 
 def test_csv_has_a_column_for_the_answer_and_each_score(serve: Any, tmp_path: Path) -> None:

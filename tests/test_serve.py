@@ -30,10 +30,11 @@ from common.errors import UserError
 from common.example import Predictor
 from common.sagemaker.processes import free_port
 from common.serve import container
+from common.serve.__main__ import main as command_line
 from common.serve.app import create_app
 from common.serve.batching import Row
 from common.serve.models import Model, load_models
-from common.serve.settings import Settings
+from common.serve.settings import Place, Settings
 from tests.fuzz import PNG, malformed, send
 from tests.helpers import ROOT, environment
 from tests.serve_helpers import address, write_artifact
@@ -293,6 +294,18 @@ def test_models_are_named_after_their_example_or_as_asked(run: Path, decoders: T
     ):
         with pytest.raises(UserError, match=re.escape(text)):
             load_models(runs, decoders)
+
+
+def test_flags_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Settings] = []
+
+    def start(runs: Sequence[str], settings: Settings, place: Place) -> int:
+        seen.append(settings)
+        return 0
+
+    monkeypatch.setattr("common.serve.server.start", start)
+    assert command_line(["run"], max_megabytes=2, max_requests=3, timeout=4.5, token="secret") == 0
+    assert seen == [Settings(max_body=2 * 2**20, max_requests=3, timeout=4.5, token="secret")]
 
 
 def test_batch_transform_sets_limits_and_lines(monkeypatch: pytest.MonkeyPatch, models: dict[str, Model]) -> None:

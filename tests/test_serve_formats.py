@@ -94,7 +94,7 @@ def test_an_npy_file_is_an_observation_and_is_never_unpickled() -> None:
     assert read(file.getvalue(), "application/x-npy", OBSERVATION) == ([[[1, 1], [1, 1]]], "one")
     with pytest.raises(Problem) as problem:
         read(NPY, "application/x-npy", OBSERVATION)
-    assert (problem.value.status, problem.value.text) == (400, "The input is a damaged .npy file.")
+    assert (problem.value.status, problem.value.text) == (400, "The input is a damaged .npy file (ValueError).")
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 64_000_000
+MAX_SCANS = 64  # of a progressive JPEG; photos have about ten, and each takes a pass over all pixels for 100 bytes
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no EPS: reading it runs a program
 _READABLE = "Readable are JPEG, PNG, BMP, WebP, GIF and TIFF files."
 _ORIENTATION = 0x0112  # the EXIF tag
+_STRIP = 2**20  # pixels that are scaled to 8 bits, or laid on white, at a time
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class ImageInput:
             name: what errors call it; the path by default.
 
         Raises:
-            UserError: the file is missing, empty, damaged, no image, or larger than MAX_PIXELS.
+            UserError: the file is missing, empty, damaged, no image, larger than MAX_PIXELS, or a JPEG of more than
+                MAX_SCANS.
         """
         name = name or ("The image" if isinstance(source, bytes) else str(source))
         with _opened(source, name) as image:
@@ -74,6 +77,15 @@ class ImageInput:
             image.draft(None, (2 * self.size, 2 * self.size))
             image.load()
             return self._square(_upright(image))
+
+    def pixels(self, source: bytes) -> int:
+        """How many pixels `decode` reads of an image file, by its header; 0 where that can't be read."""
+        try:
+            with _opened(source, "") as image:
+                image.draft(None, (2 * self.size, 2 * self.size))
+                return image.width * image.height
+        except UserError:  # decode says it
+            return 0
 
     def sample(self) -> bytes:
         """A gray ramp as a PNG file."""
@@ -170,6 +182,8 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image]:
         with pillow.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise pillow.DecompressionBombError
+            if image.info.get("progression") and _scans(source) > MAX_SCANS:
+                raise UserError(f"{name} is a JPEG of more than {MAX_SCANS} scans, the limit.", "Save it again.")
             yield image
     except UserError:
         raise
@@ -186,6 +200,10 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image]:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         what = f"{name} is damaged: {reason[0].rstrip('.')}."
         raise UserError(what, "Copy or download it again, or remove it.") from error
+
+
+def _scans(source: Path | bytes) -> int:
+    return (source if isinstance(source, bytes) else source.read_bytes()).count(b"\xff\xda")
 
 
 def _upright(image: Image) -> Image:
@@ -208,15 +226,32 @@ def _upright(image: Image) -> Image:
 
 
 def _eight_bit(image: Image, mode: str) -> Image:
-    """Any mode to "L" or "RGB", alpha laid on white."""
+    """Any mode to "L" or "RGB", alpha laid on white.
+
+    What needs more than a conversion is done in strips: whole, it would take up to eight times the image's memory.
+    """
     from PIL import Image as pillow  # noqa: N813
 
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _scaled(image)
-    elif image.has_transparency_data:
-        white = pillow.new("RGBA", image.size, "white")
-        image = pillow.alpha_composite(white, image.convert("RGBA"))
-    return image if image.mode == mode else image.convert(mode)
+    grey = _is_deep(image)
+    if not grey and not image.has_transparency_data:
+        return image if image.mode == mode else image.convert(mode)
+    flat = pillow.new(mode, image.size)
+    height = max(1, _STRIP // image.width)
+    for top in range(0, image.height, height):
+        strip = image.crop((0, top, image.width, min(top + height, image.height)))
+        flat.paste((_scaled(strip) if grey else _on_white(strip)).convert(mode), (0, top))
+    return flat
+
+
+def _is_deep(image: Image) -> bool:
+    """Whether it is grey of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _on_white(image: Image) -> Image:
+    from PIL import Image as pillow  # noqa: N813
+
+    return pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image.convert("RGBA"))
 
 
 def _scaled(image: Image) -> Image:

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
 import typing
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -100,14 +102,11 @@ class RowInput(_Fields):
         """
         name = name or "The row"
         text = _text(source, name).strip()
-        if text.startswith(("{", "[")):
-            value = _json(text, name)
-        else:
-            value = [_number(cell) for cell in next(csv.reader(io.StringIO(text)), [])]
+        value = _json(text, name) if text.startswith(("{", "[")) else [_number(cell) for cell in _cells(text, name)]
         if isinstance(value, dict):
             for key in value:
                 if key not in self.names:
-                    raise UserError(f"{name} has an unknown column {key!r}.", nearest(key, self.names))
+                    raise UserError(f"{name} has an unknown column {_shown(key)}.", nearest(key, self.names))
             missing = [n for n in self.names if n not in value]
             if missing:
                 raise UserError(f"{name} lacks {len(missing)} of {len(self.names)} columns: {missing[0]!r}, …")
@@ -158,13 +157,13 @@ class SeedInput(_Fields):
         asked = value if isinstance(value, dict) else {"seed": value}
         for key in asked:
             if key not in ("seed", "latent", "class"):
-                raise UserError(f"{name} has an unknown key {key!r}.", "Known are seed, latent and class.")
+                raise UserError(f"{name} has an unknown key {_shown(key)}.", "Known are seed, latent and class.")
         label = self._label(asked.get("class"), name)
         if "latent" in asked:
             return Draw(_tensor(asked["latent"], (self.latent_size,), name), label, None)
         seed = asked.get("seed")
         if type(seed) is not int or not 0 <= seed < 2**63:
-            raise UserError(f"{name} is no seed: {seed!r}.", "A seed is a whole number from 0, such as 7.")
+            raise UserError(f"{name} is no seed: {_shown(seed)}.", "A seed is a whole number from 0, such as 7.")
         return Draw(torch.randn(self.latent_size, generator=torch.Generator().manual_seed(seed)), label, seed)
 
     def _label(self, asked: Any, name: str) -> int | None:
@@ -173,7 +172,7 @@ class SeedInput(_Fields):
         if not self.classes:
             raise UserError(f"{name} asks for a class, but this model was trained without classes.")
         if str(asked) not in self.classes:
-            raise UserError(f"{name} asks for the unknown class {asked!r}.", nearest(str(asked), self.classes))
+            raise UserError(f"{name} asks for the unknown class {_shown(asked)}.", nearest(str(asked), self.classes))
         return self.classes.index(str(asked))
 
 
@@ -202,16 +201,26 @@ class ObservationInput(_Fields):
         name = name or "The observation"
         content = _bytes(source, name)
         if content.startswith(b"\x93NUMPY"):
-            import numpy as np
-
+            np = _numpy()
             try:
                 value = np.load(io.BytesIO(content), allow_pickle=False)
-            except (ValueError, TypeError, OSError, EOFError, MemoryError, RecursionError) as error:
-                raise UserError(f"{name} is a damaged .npy file.") from error
+            except Exception as error:  # of the header anything: its text is a Python literal
+                raise UserError(f"{name} is a damaged .npy file ({type(error).__name__}).") from error
             if value.dtype.kind not in "biuf":
-                raise UserError(f"{name} holds {value.dtype}, not numbers.")
-            return _checked(torch.from_numpy(value.astype("float32")), self.shape, name)
+                raise UserError(f"{name} holds {str(value.dtype)[:80]}, not numbers.")
+            with np.errstate(all="ignore"):  # what float32 can't hold becomes infinite, and is refused as that
+                return _checked(torch.from_numpy(value.astype("float32")), self.shape, name)
         return _tensor(_json(_text(content, name), name), self.shape, name)
+
+
+@functools.cache
+def _numpy() -> Any:
+    import numpy as np
+
+    # NumPy warns of headers that Python 2 wrote, and Python of odd literals in them; what matters is an error.
+    warnings.filterwarnings("ignore", message="Reading `.npy` or `.npz` file required")
+    warnings.filterwarnings("ignore", message="invalid escape sequence")
+    return np
 
 
 def _bytes(source: Path | bytes, name: str) -> bytes:
@@ -241,6 +250,18 @@ def _json(text: str, name: str) -> Any:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"{name} is not valid JSON: {error}.") from error
+
+
+def _cells(text: str, name: str) -> list[str]:
+    try:
+        return next(csv.reader(io.StringIO(text)), [])
+    except csv.Error as error:  # a cell of more than 131,072 letters, and what is no CSV
+        raise UserError(f"{name} is not a row of numbers: {error}.") from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"
 
 
 def _number(cell: str) -> float | str:

@@ -28,7 +28,7 @@ def main(
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16, of image models")] = "auto",
     max_megabytes: Annotated[int, typer.Option(min=1, help="largest body of a request")] = 16,
     max_requests: Annotated[int, typer.Option(min=1, help="at work at once; more are answered 503")] = 64,
-    timeout: Annotated[float, typer.Option(min=0.1, help="seconds for a request")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds for an answer")] = 60.0,
     token: Annotated[
         str, typer.Option(envvar="SERVE_TOKEN", help="that requests must bear; better in SERVE_TOKEN")
     ] = "",
@@ -40,7 +40,7 @@ def main(
     trust.allow(trust_export)
     from common.serve.server import start  # loads torch: a mistake is said before
 
-    settings = Settings(max_megabytes * MEGABYTE, max_requests, timeout, token)
+    settings = Settings(max_body=max_megabytes * MEGABYTE, max_requests=max_requests, timeout=timeout, token=token)
     return start(runs, settings, Place(host, port, workers, precision))
 
 

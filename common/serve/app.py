@@ -6,11 +6,10 @@ FastAPI is an extra, and routes need its names here: import this module inside t
 from __future__ import annotations
 
 import asyncio
-import hmac
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,8 +20,9 @@ from starlette.exceptions import HTTPException
 from common.serve import documents, formats, page
 from common.serve.counters import Counters
 from common.serve.formats import Problem
+from common.serve.guard import Guard
 from common.serve.models import Model
-from common.serve.requests import discard, find, read
+from common.serve.requests import Intake, find
 from common.serve.settings import Settings
 
 OPEN = {"/ping", "/health", *page.OPEN}  # without a token
@@ -33,6 +33,7 @@ def create_app(models: Mapping[str, Model], settings: Settings | None = None) ->
     """The application for models that are loaded; the first is the one that /invocations means by default."""
     settings = settings or Settings()
     counters = Counters(list(models))
+    intake = Intake(settings.max_body, settings.max_requests * settings.max_body)
     for model in models.values():
         model.observe = _counting(counters, model.name)
 
@@ -45,8 +46,7 @@ def create_app(models: Mapping[str, Model], settings: Settings | None = None) ->
     # The pages for trying the API load scripts from elsewhere; the description itself is at /openapi.json.
     app = FastAPI(title="PyTorch Use Cases", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     _explain_errors(app)
-    if settings.token:
-        app.add_middleware(Guard, token=settings.token)
+    app.add_middleware(Guard, settings=settings, open_paths=OPEN)
 
     @app.get("/ping", **documents.HEALTH)
     @app.get("/health", **documents.HEALTH)
@@ -85,10 +85,10 @@ def create_app(models: Mapping[str, Model], settings: Settings | None = None) ->
 
     async def serve(request: Request, model: Model) -> Response:
         began, status = time.perf_counter(), 500
-        overloaded = counters.active >= settings.max_requests
-        counters.active += 1
         try:
-            answer = await asyncio.wait_for(_answer(request, model, settings, overloaded), settings.timeout)
+            body = await intake.read(request)
+            with counters.at_work(settings.max_requests):  # only now: a slow client takes no other one's place
+                answer = await asyncio.wait_for(_answer(request, body, model, settings), settings.timeout)
             status = 200
             return answer
         except asyncio.TimeoutError as error:
@@ -98,20 +98,15 @@ def create_app(models: Mapping[str, Model], settings: Settings | None = None) ->
             status = problem.status
             raise
         finally:
-            counters.active -= 1
             counters.answered(model.name, status, time.perf_counter() - began)
 
-    page.add(app, models, settings)
+    page.add(app, models, settings, intake)
     return app
 
 
-async def _answer(request: Request, model: Model, settings: Settings, overloaded: bool) -> Response:
-    if overloaded:
-        await discard(request)
-        raise Problem(503, "The server has all the requests that it can hold. Try again later.")
-    body = await read(request, settings.max_body)
+async def _answer(request: Request, body: bytes, model: Model, settings: Settings) -> Response:
     media = formats.accepted(request.headers.get("accept", ""), settings.default_format)
-    answer = await model.answer(body, request.headers.get("content-type", ""), media)
+    answer = await model.answer(body, request.headers.get("content-type", ""), media, settings.max_inputs)
     return Response(answer, media_type=media)
 
 
@@ -134,26 +129,10 @@ def _explain_errors(app: FastAPI) -> None:
 
     async def bug(request: Request, error: Exception) -> Response:
         sys.stderr.write("".join(traceback.format_exception(error)))
-        return JSONResponse({"error": "The model failed on this input; the server's log says why."}, 500)
+        # It passes no middleware, so it is marked here.
+        what = {"error": "The model failed on this input; the server's log says why."}
+        return JSONResponse(what, 500, {"X-Content-Type-Options": "nosniff"})
 
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, bug)
-
-
-class Guard:
-    """Lets only requests through that bear the token."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]], token: str) -> None:
-        self._app = app
-        self._expected = f"bearer {token}".encode()
-
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN:
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            kind, _, token = given.partition(b" ")
-            if not hmac.compare_digest(kind.lower() + b" " + token.strip(), self._expected):
-                refusal = JSONResponse({"error": "A bearer token is needed."}, 401, {"WWW-Authenticate": "Bearer"})
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)

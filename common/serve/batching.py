@@ -1,6 +1,7 @@
 """Requests that arrive together are run together: one queue, one model, several threads.
 
-A batch is whatever is queued when the model is free. It is held back only while other requests are being decoded, and
+A batch is whatever is queued when the model is free, of all requests in turn: one of many inputs holds up nobody, and
+only so many of its inputs are decoded ahead. A batch is held back only while other requests are being decoded, and
 never for longer than `wait`. A lone request never waits: if it is small, the model's thread decodes and runs it.
 """
 
@@ -19,17 +20,38 @@ from typing import Any
 import torch
 
 Row = dict[str, Any]
+AHEAD = 4  # parts of a request that are decoded or queued at the same time
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some inputs of a request, as many as fit into a batch.
+
+    Attributes:
+        decode: gives the decoded inputs; runs in a thread.
+        light: decoding takes no time to speak of, so that it may happen in the model's thread.
+    """
+
+    decode: Callable[[], Sequence[Any]]
+    light: bool = True
 
 
 @dataclass(eq=False)
 class Job:
-    """The inputs of one request on their way to answers."""
+    """The inputs of one part on their way to answers."""
 
     items: Sequence[Any]
     rows: list[Any]
     missing: int
     done: asyncio.Future[list[Row]]
     arrived: float
+
+
+class Turn:
+    """What one request has in the queue."""
+
+    def __init__(self) -> None:
+        self.queue: deque[tuple[Job, int]] = deque()
 
 
 class Batcher:
@@ -67,63 +89,96 @@ class Batcher:
         # in the way of those of the next. Here lone requests always meet the same thread.
         self._runners = [ThreadPoolExecutor(1, thread_name_prefix=f"model-{number}") for number in range(runners)]
         self._at_work: set[ThreadPoolExecutor] = set()
-        self._queue: deque[tuple[Job, int]] = deque()
+        self._turns: deque[Turn] = deque()  # requests that have something queued; who is first gives the next input
         self._decoding = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
         """Inputs in the queue."""
-        return len(self._queue)
+        return sum(len(turn.queue) for turn in self._turns)
 
-    async def answer(self, decode: Callable[[], Sequence[Any]], *, small: bool = True) -> list[Row]:
+    async def answer(self, split: Callable[[], Sequence[Part]], *, small: bool = True) -> list[Row]:
         """The rows of one request, in the order of its inputs.
 
         Args:
-            decode: gives the decoded inputs; runs in a thread.
+            split: gives the parts of the request; runs in a thread.
             small: it takes no time to speak of, so that it may happen in the model's thread.
 
         Raises:
-            Exception: what `decode` raised, or what the model raised for one of these inputs, run alone.
+            Exception: what `split` or a part's `decode` raised, or what the model raised for one of these inputs, run
+                alone.
         """
-        loop = asyncio.get_running_loop()
-        if self._at_work or self._decoding or self._queue or not small:
-            self._decoding += 1
-            try:
-                items = await loop.run_in_executor(self._decoders, decode)
-            finally:
-                self._decoding -= 1
-                self._start()  # others may have waited for this one
+        if self._at_work or self._decoding or self._turns or not small:
+            parts, items = await self._in_decoders(lambda: _begin(split))
         else:
-            items, rows = await self._at_once(decode)
+            items = None
+            parts, rows = await self._at_once(split)
             if rows:
                 return rows
-        job = Job(items, [None] * len(items), len(items), loop.create_future(), time.monotonic())
-        self._queue.extend((job, index) for index in range(len(items)))
+        turn = Turn()
+        if items is not None:
+            return await self._queued(items, turn)
+        return await self._in_parts(parts, turn)
+
+    async def _in_parts(self, parts: Sequence[Part], turn: Turn) -> list[Row]:
+        """The rows of all parts; while one is awaited the next ones are decoded, and all end if the request does."""
+        rows: list[Row] = []
+        tasks: deque[asyncio.Task[list[Row]]] = deque()
+        try:
+            for part in parts:
+                tasks.append(asyncio.create_task(self._decoded_and_queued(part, turn)))
+                if len(tasks) == AHEAD:
+                    rows += await tasks[0]
+                    tasks.popleft()
+            for task in tasks:
+                rows += await task
+            return rows
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _decoded_and_queued(self, part: Part, turn: Turn) -> list[Row]:
+        return await self._queued(await self._in_decoders(part.decode), turn)
+
+    async def _queued(self, items: Sequence[Any], turn: Turn) -> list[Row]:
+        job = Job(items, [None] * len(items), len(items), asyncio.get_running_loop().create_future(), time.monotonic())
+        if not turn.queue:
+            self._turns.append(turn)
+        turn.queue.extend((job, index) for index in range(len(items)))
         self._start()
         try:
             return await job.done
         finally:
             job.done.cancel()  # a request that was given up leaves nothing for the model to do
 
-    async def _at_once(self, decode: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], list[Row]]:
-        """The decoded inputs and the rows of a lone request; no rows where it holds more than a batch."""
+    async def _in_decoders(self, work: Callable[[], Any]) -> Any:
+        self._decoding += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        finally:
+            self._decoding -= 1
+            self._start()  # others may have waited for this one
+
+    async def _at_once(self, split: Callable[[], Sequence[Part]]) -> tuple[Sequence[Part], list[Row]]:
+        """The parts and the rows of a lone request; no rows where it has several parts, or a heavy one."""
         runner = self._runners[0]
         self._at_work.add(runner)
-        running = asyncio.get_running_loop().run_in_executor(runner, self._decode_and_run, decode)
+        running = asyncio.get_running_loop().run_in_executor(runner, self._decode_and_run, split)
         running.add_done_callback(partial(self._finish_at_once, runner))
-        items, rows, _ = await asyncio.shield(running)  # the thread goes on if the request is given up
+        parts, rows, _ = await asyncio.shield(running)  # the thread goes on if the request is given up
         for row in rows:
             if isinstance(row, Exception):
                 raise row
-        return items, rows
+        return parts, rows
 
-    def _decode_and_run(self, decode: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], list[Any], float]:
-        items = decode()
-        if len(items) > self._largest:
-            return items, [], 0.0
-        rows, seconds = self._run(list(items), self._threads)
-        return items, rows, seconds
+    def _decode_and_run(self, split: Callable[[], Sequence[Part]]) -> tuple[Sequence[Part], list[Any], float]:
+        parts = split()
+        if len(parts) > 1 or not parts[0].light:
+            return parts, [], 0.0
+        rows, seconds = self._run(list(parts[0].decode()), self._threads)
+        return parts, rows, seconds
 
     def _finish_at_once(self, runner: ThreadPoolExecutor, running: asyncio.Future[Any]) -> None:
         failed = running.exception()  # of decoding; it is raised where it is awaited, if it still is
@@ -145,16 +200,17 @@ class Batcher:
 
     def _start(self) -> None:
         """Starts batches while there is something queued and a runner is free."""
-        while self._queue and len(self._at_work) < len(self._runners):
-            if self._queue[0][0].done.done():
-                self._queue.popleft()
+        while self._turns and len(self._at_work) < len(self._runners):
+            first = self._turns[0].queue[0][0]
+            if first.done.done():
+                self._next()
                 continue
-            held_until = self._queue[0][0].arrived + self._wait
-            if self._decoding and len(self._queue) < self._largest and time.monotonic() < held_until:
+            held_until = first.arrived + self._wait
+            if self._decoding and self.waiting < self._largest and time.monotonic() < held_until:
                 self._start_later(held_until)
                 return
             free = [runner for runner in self._runners if runner not in self._at_work]
-            batch = self._take(math.ceil(len(self._queue) / len(free)))
+            batch = self._take(math.ceil(self.waiting / len(free)))
             self._at_work.add(free[0])
             threads = max(1, self._threads // len(self._at_work))
             loop = asyncio.get_running_loop()
@@ -168,11 +224,19 @@ class Batcher:
 
     def _take(self, share: int) -> list[tuple[Job, int]]:
         batch: list[tuple[Job, int]] = []
-        while self._queue and len(batch) < min(share, self._largest):
-            job, index = self._queue.popleft()
+        while self._turns and len(batch) < min(share, self._largest):
+            job, index = self._next()
             if not job.done.done():
                 batch.append((job, index))
         return batch
+
+    def _next(self) -> tuple[Job, int]:
+        """The next input: each request gives one in its turn."""
+        turn = self._turns.popleft()
+        job, index = turn.queue.popleft()
+        if turn.queue:
+            self._turns.append(turn)
+        return job, index
 
     def _run(self, items: list[Any], threads: int) -> tuple[list[Any], float]:
         """Rows, or where the batch fails each input's own row or exception; and the seconds. In a model's thread."""
@@ -207,3 +271,9 @@ class Batcher:
             if not job.missing:
                 job.done.set_result(job.rows)
         self._start()
+
+
+def _begin(split: Callable[[], Sequence[Part]]) -> tuple[Sequence[Part], Sequence[Any] | None]:
+    """The parts of a request, and the decoded inputs where there is only one."""
+    parts = split()
+    return parts, parts[0].decode() if len(parts) == 1 else None

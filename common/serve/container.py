@@ -14,6 +14,7 @@ from common.serve import formats
 from common.serve.server import start
 from common.serve.settings import MEGABYTE, Place, Settings
 
+ANY_NUMBER = 2**40
 REAL_TIME_LIMIT = 25  # MB that an endpoint passes on; the runtime's own limit
 
 
@@ -31,8 +32,13 @@ def settings() -> Settings:
         UserError: a variable holds no whole number.
     """
     batch = os.environ.get("SAGEMAKER_BATCH", "").lower() in ("true", "1")
+    endpoint = Settings()
     return Settings(
-        max_body=_number("SAGEMAKER_MAX_PAYLOAD_IN_MB", REAL_TIME_LIMIT) * MEGABYTE or 2**40,  # 0 is unlimited
+        # Batch transform fills a payload with as many records as it holds, and waits for the answer as long as its job
+        # says, an hour at most. Nobody else asks.
+        max_inputs=ANY_NUMBER if batch else endpoint.max_inputs,
+        timeout=3600.0 if batch else endpoint.timeout,
+        max_body=_number("SAGEMAKER_MAX_PAYLOAD_IN_MB", REAL_TIME_LIMIT) * MEGABYTE or ANY_NUMBER,  # 0 is unlimited
         max_requests=max(64, 2 * _number("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 1)),
         # Of one record the same bytes as JSON; of several what AssembleWith=Line joins.
         default_format=formats.JSON_LINES if batch else formats.JSON,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from common.serve.formats import Problem
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -44,6 +47,17 @@ class Counters:
         self._seconds = {name: Histogram(SECONDS) for name in models}
         self._sizes = {name: Histogram(SIZES) for name in models}
         self._model_seconds = {name: Histogram(SECONDS) for name in models}
+
+    @contextmanager
+    def at_work(self, most: int) -> Iterator[None]:
+        """Counts a request as at work for the length of a block; Problem 503 where there are `most` already."""
+        if self.active >= most:
+            raise Problem(503, "The server has all the requests that it can hold. Try again later.")
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
 
     def answered(self, model: str, status: int, seconds: float) -> None:
         """One request for predictions was answered."""

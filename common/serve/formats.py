@@ -33,14 +33,18 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
+from common import example
 from common.errors import UserError
 from common.example import Predictor
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+MOST_INPUTS = 1024  # of a request; AWS's own notebooks send 500 rows, and no example needs a minute for as many
+PIXELS = 4_000_000  # of the images that are decoded one after the other before somebody else's turn
 JSON_LINES_NAMES = (JSON_LINES, "application/x-jsonlines", "application/x-ndjson")
 IMAGE_BYTES = ("application/octet-stream", "binary/octet-stream", "application/x-image")
 
@@ -51,7 +55,7 @@ class Problem(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(status, text)
         self.status = status
-        self.text = " ".join(text.split())
+        self.text = " ".join(text[:1000].split())  # it may quote what came in
 
 
 @dataclass(frozen=True)
@@ -67,37 +71,78 @@ class Inputs:
     form: str = "list"
 
 
-def parse(body: bytes, content_type: str, kind: Any) -> Inputs:
+def parse(body: bytes, content_type: str, kind: Any, most: int = MOST_INPUTS) -> Inputs:
     """The raw inputs of a request.
 
     Args:
         kind: the `common.example.Input` of the model.
+        most: inputs that are taken.
 
     Raises:
-        Problem: 415 for a content type that this kind of input has none of, 400 for a body that is not what it says.
+        Problem: 415 for a content type that this kind of input has none of, 400 for a body that is not what it says,
+            413 for too many inputs.
     """
     media = _media(content_type) or (IMAGE_BYTES[0] if kind.kind == "image" else JSON)
     reader = _reader(media, kind)
     if reader is None:
         raise Problem(415, f"This model takes {_takes(kind)}, not {media[:80]}.")
     try:
-        inputs = reader(body, kind)
-    except (ValueError, RecursionError, csv.Error) as error:  # UnicodeError and JSONDecodeError are ValueErrors
-        raise Problem(400, f"The body is not valid {media[:80]}: {error}.") from error
+        values, form = reader(body, kind)
+        inputs = Inputs(list(islice(values, most + 1)), form)
+    except Problem:
+        raise
+    except Exception as error:  # ValueError, csv.Error, RecursionError, MemoryError: parsers raise nearly anything
+        raise Problem(400, f"The body is not valid {media[:80]}: {error or type(error).__name__}.") from error
     if not inputs.raw:
         raise Problem(400, "The body holds no input.")
+    if len(inputs.raw) > most:
+        raise Problem(413, f"The body holds more than {most:,} inputs, the limit. Send them in several requests.")
     return inputs
 
 
-def decode(inputs: Inputs, kind: Any) -> list[Any]:
+def split(inputs: Inputs, kind: Any, largest: int) -> list[tuple[range, int]]:
+    """Parts of a request of about the same work: which inputs, and how many pixels are decoded.
+
+    Args:
+        largest: inputs of a part; of images also no more than PIXELS together, or one alone.
+
+    Raises:
+        Problem: 413, the images together have more pixels than one may have.
+    """
+    count = len(inputs.raw)
+    if kind.kind != "image":
+        return [(range(i, min(i + largest, count)), 0) for i in range(0, count, largest)]
+    from common.data.images import MAX_PIXELS  # here: it loads torch, and this module is read before that is wanted
+
+    parts, begin, pixels, total = [], 0, 0, 0
+    for index, raw in enumerate(inputs.raw):
+        more = kind.pixels(raw)
+        total += more
+        if total > MAX_PIXELS:
+            what = f"The images have more than {MAX_PIXELS // 1_000_000} million pixels together, the limit."
+            raise Problem(413, f"{what} Send them in several requests.")
+        if index > begin and (index - begin == largest or pixels + more > PIXELS):
+            parts.append((range(begin, index), pixels))
+            begin, pixels = index, 0
+        pixels += more
+    return [*parts, (range(begin, count), pixels)]
+
+
+def decode(inputs: Inputs, kind: Any, which: range | None = None) -> list[Any]:
     """Each input as the model's batch takes it.
+
+    Args:
+        which: of them; all by default.
 
     Raises:
         Problem: 400 with the first input that is none, and why.
     """
-    names = ["The input"] if len(inputs.raw) == 1 else [f"Input {number}" for number in range(1, len(inputs.raw) + 1)]
+    count = len(inputs.raw)
     try:
-        return [kind.decode(raw, name) for raw, name in zip(inputs.raw, names, strict=True)]
+        return [
+            example.decode(kind, inputs.raw[index], f"Input {index + 1}" if count > 1 else "The input")
+            for index in (range(count) if which is None else which)
+        ]
     except UserError as error:
         raise Problem(400, str(error)) from error
 
@@ -144,7 +189,7 @@ def render(rows: Sequence[dict[str, Any]], form: str, media: str, predictor: Pre
 
 # --- reading, by content type -----------------------------------------------------------------------------
 
-Reader = Callable[[bytes, Any], Inputs]
+Reader = Callable[[bytes, Any], tuple[Iterable[bytes], str]]  # the inputs, one by one, and the form of the answer
 
 
 def _reader(media: str, kind: Any) -> Reader | None:
@@ -173,37 +218,37 @@ def _media(content_type: str) -> str:
     return media.strip().lower()
 
 
-def _from_file(body: bytes, kind: Any) -> Inputs:
+def _from_file(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
     # An empty text is a text; of the other kinds decode says that nothing is there.
-    return Inputs([body], "one")
+    return [body], "one"
 
 
-def _from_json(body: bytes, kind: Any) -> Inputs:
+def _from_json(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
     value = json.loads(body.decode("utf-8-sig"))
-    form = ""
     if isinstance(value, dict) and not _is_column("instances", kind) and "instances" in value:
-        value, form = _only(value, "instances"), "predictions"
+        value = _only(value, "instances")
         if not isinstance(value, list):
             raise Problem(400, '"instances" is a list of inputs.')
-        return Inputs([_raw(v, kind) for v in value], form)
+        return (_raw(v, kind) for v in value), "predictions"
     if isinstance(value, dict) and not _is_column("inputs", kind) and "inputs" in value:
         value = _only(value, "inputs")
     if _is_one(value, kind):
-        return Inputs([_raw(value, kind)], "one")
-    return Inputs([_raw(v, kind) for v in value])
+        return [_raw(value, kind)], "one"
+    return (_raw(v, kind) for v in value), "list"
 
 
-def _from_json_lines(body: bytes, kind: Any) -> Inputs:
-    lines = [line for line in body.decode("utf-8-sig").split("\n") if line.strip()]
-    return Inputs([_raw(json.loads(line), kind) for line in lines])
+def _from_json_lines(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
+    lines = io.StringIO(body.decode("utf-8-sig"), newline="\n")
+    return (_raw(json.loads(line), kind) for line in lines if line.strip()), "list"
 
 
-def _from_csv(body: bytes, kind: Any) -> Inputs:
-    rows = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True) if row]
-    if kind.kind == "row" and rows and sorted(rows[0]) == sorted(kind.names):
-        header, *rows = rows
-        return Inputs([_dumps(dict(zip(header, _numbers(row), strict=True))).encode() for row in rows])
-    return Inputs([_cells(row, kind) for row in rows])
+def _from_csv(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
+    lines = io.StringIO(body.decode("utf-8-sig"), newline="")
+    rows = (row for row in csv.reader(lines, strict=True) if row)
+    first = next(rows, [])
+    if kind.kind == "row" and first and sorted(first) == sorted(kind.names):
+        return (_dumps(dict(zip(first, _numbers(row), strict=True))).encode() for row in rows), "list"
+    return (_cells(row, kind) for row in chain([first] if first else [], rows)), "list"
 
 
 def _cells(row: list[str], kind: Any) -> bytes:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from common.artifact import Artifact
 from common.errors import UserError
 from common.example import Predictor
 from common.serve import formats
-from common.serve.batching import Batcher, Row
+from common.serve.batching import Batcher, Part, Row
 from common.serve.fold import fold_batch_norms
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_BATCH = 16
 SMALL = 2**17  # bytes of a body that is decoded in the turn of the model
+LIGHT = 2**20  # pixels of an image that is decoded there; few bytes may hold many
 SLOW = 0.005  # seconds of the model for one input above which a second batch is worked on at the same time
 FRESH = 10.0  # seconds for which a success says that the model is well
 PATIENCE = 1.5  # seconds for a prediction made for /ping; SageMaker gives a ping two
@@ -62,24 +64,26 @@ class Model:
         )  # fmt: skip
         self.batcher.last_success = time.monotonic()
 
-    async def answer(self, body: bytes, content_type: str, media: str) -> str:
+    async def answer(self, body: bytes, content_type: str, media: str, most: int = formats.MOST_INPUTS) -> str:
         """The body of the answer to the body of a request.
 
         Args:
             media: of the answer, from `formats.accepted`.
+            most: inputs that are taken.
 
         Raises:
             Problem: the body is not what the model takes.
         """
-        form = "list"
+        form, kind = "list", self.predictor.input
 
-        def decode() -> list[Any]:
+        def split() -> list[Part]:
             nonlocal form
-            inputs = formats.parse(body, content_type, self.predictor.input)
+            inputs = formats.parse(body, content_type, kind, most)
             form = inputs.form
-            return formats.decode(inputs, self.predictor.input)
+            parts = formats.split(inputs, kind, LARGEST_BATCH)
+            return [Part(partial(formats.decode, inputs, kind, which), pixels <= LIGHT) for which, pixels in parts]
 
-        rows = await self.batcher.answer(decode, small=len(body) <= SMALL)
+        rows = await self.batcher.answer(split, small=len(body) <= SMALL)
         if len(rows) <= LARGEST_BATCH:
             return self._render(rows, form, media)
         return await asyncio.get_running_loop().run_in_executor(self._decoders, self._render, rows, form, media)
@@ -92,7 +96,8 @@ class Model:
         if time.monotonic() - self.batcher.last_success < FRESH:
             return True
         try:
-            await asyncio.wait_for(self.batcher.answer(lambda: [self.predictor.input.decode(self._sample)]), PATIENCE)
+            sample = Part(lambda: [self.predictor.input.decode(self._sample)])
+            await asyncio.wait_for(self.batcher.answer(lambda: [sample]), PATIENCE)
         except Exception:  # whatever it is, the model does not answer
             return False
         return True

@@ -27,7 +27,7 @@ from common.serve.explain import Explainer
 from common.serve.formats import Problem
 from common.serve.models import Model
 from common.serve.play import Games
-from common.serve.requests import find, read
+from common.serve.requests import Intake, find
 from common.serve.settings import Settings
 
 FOLDER = Path(__file__).parent / "page"
@@ -48,7 +48,7 @@ DRAWINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def add(app: FastAPI, models: Mapping[str, Model], settings: Settings) -> None:
+def add(app: FastAPI, models: Mapping[str, Model], settings: Settings, intake: Intake) -> None:
     """Gives an application the page and its routes; they are not part of the described API."""
     explainers = {name: Explainer(model.predictor, model.saved.classes) for name, model in models.items()}
     # One thread each, so that explanations and games never hold up a prediction.
@@ -83,7 +83,7 @@ def add(app: FastAPI, models: Mapping[str, Model], settings: Settings) -> None:
     async def explain(name: str, request: Request) -> dict[str, Any]:
         nonlocal waiting
         model, explainer = find(models, name), explainers[name]
-        body = await read(request, settings.max_body)
+        body = await intake.read(request)
         if waiting >= MOST_EXPLANATIONS:
             raise Problem(503, "Too many explanations are asked for. Try again later.")
 
@@ -109,7 +109,7 @@ def add(app: FastAPI, models: Mapping[str, Model], settings: Settings) -> None:
 
     @app.post("/v1/models/{name}/games", include_in_schema=False)
     async def begin(name: str, request: Request) -> dict[str, Any]:
-        asked = play.parse(await read(request, 1024), 0)
+        asked = play.parse(await intake.read(request, 1024), 0)
         if asked.keys() - {"seed"}:
             raise Problem(400, 'A game begins with a "seed" or with nothing.')
         return await games.begin(name, _play(find(models, name)), asked.get("seed", 0))
@@ -117,7 +117,7 @@ def add(app: FastAPI, models: Mapping[str, Model], settings: Settings) -> None:
     @app.post("/v1/models/{name}/games/{key}", include_in_schema=False)
     async def go_on(name: str, key: str, request: Request) -> dict[str, Any]:
         model = find(models, name)
-        return await games.go_on(name, key, play.parse(await read(request, 1024), len(model.saved.classes)))
+        return await games.go_on(name, key, play.parse(await intake.read(request, 1024), len(model.saved.classes)))
 
     @app.delete("/v1/models/{name}/games/{key}", include_in_schema=False)
     async def end(name: str, key: str) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def add(app: FastAPI, models: Mapping[str, Model], settings: Settings) -> None:
         return Response(path.read_bytes(), media_type="text/html", headers=headers)
 
 
-_GUARDED = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_GUARDED = {"Referrer-Policy": "no-referrer"}
 
 
 def _policy(settings: Settings) -> str:

@@ -12,48 +12,69 @@ from common.serve.formats import Problem
 from common.serve.models import Model
 from common.serve.settings import MEGABYTE
 
+FREE = 2**16  # bytes of a body that count for nothing
 
-async def read(request: Request, largest: int) -> bytes:
-    """The body of a request.
+
+class Intake:
+    """Reads the bodies of all requests, and bounds how much of them is held at the same time.
 
     Args:
-        largest: bytes that are taken. Up to four times as many are read all the same: a client that is cut off in the
-            middle never sees the answer.
-
-    Raises:
-        Problem: 413 for a larger body, 400 for one that ends too early, 415 for one that is compressed.
+        largest: bytes of a body that are taken.
+        most: bytes that are held of all bodies that are on their way.
     """
-    body = await _pieces(request, largest, 4 * largest)
-    if body is None:
-        raise Problem(413, f"The body is larger than {largest / MEGABYTE:g} MB.")
-    if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-        raise Problem(415, "A compressed body is not taken.")
-    return body
 
+    def __init__(self, largest: int, most: int) -> None:
+        self._largest, self._most = largest, most
+        self._held = 0
 
-async def discard(request: Request) -> None:
-    """Reads the body of a request that is not answered, up to a megabyte, and forgets it."""
-    await _pieces(request, 0, MEGABYTE)
+    async def read(self, request: Request, largest: int | None = None) -> bytes:
+        """The body of a request. How long that may take is the connection's matter.
 
+        Args:
+            largest: bytes that are taken, where fewer than of others. Up to four times as many are read all the same:
+                a client that is cut off in the middle never sees the answer.
 
-async def _pieces(request: Request, largest: int, most: int) -> bytes | None:
-    """The body, or None where it is larger than `largest`; nothing is read beyond `most` bytes."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:19]) > most:
-        return None
-    pieces, size = [], 0
-    try:
-        async for piece in request.stream():
-            size += len(piece)
-            if size > most:
-                return None
-            if size <= largest:
+        Raises:
+            Problem: 413 for a larger body, 400 for one that ends too early, 415 for one that is compressed, 503 where
+                too much is on its way.
+        """
+        largest = self._largest if largest is None else largest
+        body = await self._pieces(request, largest)
+        if body is None:
+            raise Problem(413, f"The body is larger than {_size(largest)}.")
+        if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            raise Problem(415, "A compressed body is not taken.")
+        return body
+
+    async def _pieces(self, request: Request, largest: int) -> bytes | None:
+        """The body, or None where it is larger than `largest`; nothing is read beyond four times that."""
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:19]) > 4 * largest:
+            return None
+        pieces: list[bytes] = []
+        size = held = 0
+        try:
+            async for piece in request.stream():
+                size += len(piece)
+                if size > 4 * largest:
+                    return None
+                if size > largest:
+                    pieces.clear()
+                    continue
                 pieces.append(piece)
-            else:
-                pieces.clear()
-    except ClientDisconnect as error:
-        raise Problem(400, "The body ended too early.") from error
-    return b"".join(pieces) if size <= largest else None
+                if size > FREE:  # small ones always have room
+                    if self._held + len(piece) > self._most:
+                        raise Problem(503, "The server has all the bodies that it can hold. Try again later.")
+                    self._held, held = self._held + len(piece), held + len(piece)
+        except ClientDisconnect as error:
+            raise Problem(400, "The body ended too early.") from error
+        finally:
+            self._held -= held
+        return b"".join(pieces) if size <= largest else None
+
+
+def _size(number: int) -> str:
+    return f"{number / MEGABYTE:g} MB" if number >= MEGABYTE else f"{number:,} bytes"
 
 
 def find(models: Mapping[str, Model], name: str) -> Model:

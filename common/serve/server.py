@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from common import device
@@ -38,16 +40,17 @@ def start(
     listening = _listen(place)
     # Also with several workers, which load their own: what is wrong with a model is said once, and here.
     models = _load(runs, place, load)
+    settings = replace(settings, hosts=own_names(listening))
     sys.stderr.write(_greeting(models, listening))
     if place.workers == 1:
         from common.serve.app import create_app
 
-        uvicorn.Server(uvicorn.Config(create_app(models, settings), **_options())).run(sockets=[listening])
+        uvicorn.Server(uvicorn.Config(create_app(models, settings), **options(settings))).run(sockets=[listening])
     else:
         from uvicorn.supervisors import Multiprocess
 
         factory = _Factory(tuple(runs), settings, place, load)
-        config = uvicorn.Config(factory, factory=True, workers=place.workers, **_options())
+        config = uvicorn.Config(factory, factory=True, workers=place.workers, **options(settings))
         Multiprocess(config, sockets=[listening]).run()
     return 0
 
@@ -76,9 +79,21 @@ def _load(runs: Sequence[str], place: Place, load: Callable[..., dict[str, Model
         return loading.submit(load, runs, decoders, threads=threads, precision=place.precision).result()
 
 
-def _options() -> dict[str, Any]:
+def options(settings: Settings) -> dict[str, Any]:
+    """What uvicorn is told besides the application."""
+    from common.serve.connections import Connection
+
     # A client that keeps its connection open between requests for a minute is a normal one behind a load balancer.
-    return {"log_level": logging.WARNING, "access_log": False, "timeout_keep_alive": 75, "ws": "none"}
+    fixed = {"log_level": logging.WARNING, "access_log": False, "timeout_keep_alive": 75, "ws": "none"}
+    return {**fixed, "http": partial(Connection, settings)}
+
+
+def own_names(listening: socket.socket) -> tuple[str, ...]:
+    """What a request may call a server on loopback; nothing, for anything, where the network is meant to reach it."""
+    host = str(listening.getsockname()[0])
+    if not ipaddress.ip_address(host).is_loopback:
+        return ()
+    return tuple(dict.fromkeys((f"[{host}]" if ":" in host else host, "localhost", "127.0.0.1", "[::1]")))
 
 
 def _listen(place: Place) -> socket.socket:

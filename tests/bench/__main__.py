@@ -24,6 +24,7 @@ import torch
 
 from common import device
 from tests.bench import agents, gans, texts
+from tests.bench.hostile import hostile
 from tests.bench.tools import SEEDS, mean_std, pytorch_examples, row, run
 from tests.helpers import ROOT, environment, final_weights, only_run, same
 
@@ -179,14 +180,17 @@ FIGURES: dict[str, Callable[[argparse.Namespace], None]] = {
     "fit": fit_overhead, "families": families, "kills": kills, "cartpole": agents.cartpole, "control": agents.control,
     "agent-speed": agents.speed, "pong": agents.pong, "gan": gans.ours, "gan-speed": gans.speed,
     "gan-peers": gans.peers, "texts": texts.scratch, "text-models": texts.models, "minilm": texts.finetuned,
-    "ladder": ladder, "page": page,
+    "ladder": ladder, "page": page, "hostile": lambda options: hostile(),
 }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", default=["startup", "digits", "fit", "families", "kills"], help=", ".join(FIGURES)
+        "names",
+        nargs="*",
+        default=["startup", "digits", "fit", "families", "kills", "hostile"],
+        help=", ".join(FIGURES),
     )
     parser.add_argument("--data", help="folder with mnist/ and birds-cub-subset/")
     parser.add_argument("--cifar", help="npz file with x_train y_train x_test y_test")

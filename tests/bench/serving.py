@@ -3,7 +3,7 @@
   python -m tests.bench.serving speed            requests/s and latency with 1 and 16 clients, ours and the peers
   python -m tests.bench.serving bound            what this machine can do at most: decoding and the model alone
   python -m tests.bench.serving load --seconds 60    four times the capacity: wrong answers, memory, 503s
-  python -m tests.bench.serving fuzz --count 10000   malformed requests: 5xx, hangs
+  python -m tests.bench.serving fuzz --count 20000   hostile requests to both servers: 5xx, hangs, memory
 
 The model is ResNet-18 at 224 × 224 with weights that were never trained; the requests are JPEG photographs of 50 kB.
 """
@@ -16,7 +16,6 @@ import base64
 import io
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
@@ -122,7 +121,7 @@ async def load(
             number = (number + 1) % len(bodies)
             began = time.perf_counter()
             head = (
-                f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\n"
+                f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}\r\n"
                 f"Content-Length: {len(bodies[number])}\r\n\r\n"
             )
             writer.write(head.encode() + bodies[number])
@@ -261,39 +260,19 @@ def cpu_seconds(process: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") + sum(cpu_seconds(int(child)) for child in children)
 
 
-def fuzz(runs: Sequence[Path], count: int) -> None:
-    """Malformed requests to a real server; what counts is a 5xx, a connection without an answer, a hang."""
-    from tests.fuzz import malformed, send
-
-    with serving("common.serve", *runs) as (port, process):
-        statuses: Counter[int] = Counter()
-        dice = random.Random(0)
-        before, began = resident(process), time.perf_counter()
-        for number in range(count):
-            request = malformed(dice, f"127.0.0.1:{port}")
-            try:
-                status = send("127.0.0.1", port, request)
-            except TimeoutError:
-                status = -1
-            statuses[status] += 1
-            if status >= 500 or status < 0:
-                print(number, status, request[0][:300])
-        alive, after = Path(f"/proc/{process}").exists(), resident(process)
-        print(f"{count} malformed requests in {time.perf_counter() - began:.0f} s: {dict(sorted(statuses.items()))}")
-        print(f"(0: closed without an answer, -1: hang), alive: {alive}, memory {before:.0f} -> {after:.0f} MB")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("speed", "bound", "load", "fuzz"))
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--precision", default="auto")
     parser.add_argument(
         "--run", action="append", type=Path, default=[], help="this instead of ResNet-18; fuzz takes several"
     )
     options: Any = parser.parse_args()
+    from tests.bench.hostile import hostile  # here: it uses this module
+
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root, "model")
         if options.run:
@@ -307,7 +286,7 @@ def main() -> None:
         elif options.what == "load":
             overload(folder, options.seconds, options.precision)
         else:
-            fuzz(options.run or [folder], options.count)
+            hostile(options.count, options.run)
 
 
 if __name__ == "__main__":

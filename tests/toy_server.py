@@ -1,0 +1,48 @@
+"""A server of one model for each kind of input, all of which answer at once: `python -m tests.toy_server --port P`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from common.data.images import ImageInput
+from common.data.inputs import ObservationInput, RowInput, SeedInput, TextInput
+from common.example import Predictor
+from common.serve.models import Model
+from common.serve.server import start
+from common.serve.settings import Place, Settings
+from tests.page_helpers import toy
+
+CLASSES = ("a", "b")
+INPUTS = (
+    ImageInput(28, 1, (0.5,), (0.5,)), TextInput(), RowInput(("width", "height")), SeedInput(3, ("cat", "dog")),
+    ObservationInput((2, 2)),
+)  # fmt: skip
+
+
+def rows(items: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"class": "a", "probabilities": {"a": 0.75, "b": 0.25}} for _ in items]
+
+
+def toys(
+    decoders: ThreadPoolExecutor, predict: Callable[[Sequence[Any]], list[dict[str, Any]]] = rows
+) -> dict[str, Model]:
+    """A model for each kind of input, under the name of its kind."""
+    models = {}
+    for kind in INPUTS:
+        predictor = Predictor(kind, predict, answer="class", scores="probabilities")
+        models[kind.kind] = toy(kind.kind, predictor, CLASSES, decoders)
+    return models
+
+
+def load(runs: Sequence[str], decoders: ThreadPoolExecutor, **options: Any) -> dict[str, Model]:
+    return toys(decoders)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    sys.exit(start([], Settings(), Place(port=parser.parse_args().port), load))
