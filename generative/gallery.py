@@ -17,7 +17,6 @@ from generative import quality
 SEED = 7  # of the fixed latents: the same points in every run and every epoch
 ROWS = 8  # of the sample grid
 STEPS = 10  # of a walk from one latent to another
-BATCH = 250
 
 
 @torch.inference_mode()
@@ -51,12 +50,12 @@ def generate(generator: nn.Module, latents: Tensor, labels: Tensor | None = None
     place = device.of(generator)
     generator.eval()
     parts = []
-    for indices in torch.arange(len(latents)).split(BATCH):
+    for indices in torch.arange(len(latents)).split(quality.batch_size(place)):
         classes = labels[indices].to(place) if labels is not None else None
         images = generator(latents[indices].to(place), classes)  # [B, C, S, S] in [−1, 1]
-        parts.append(((images + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
+        parts.append(((images + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8))
     generator.train(training)
-    return torch.cat(parts).contiguous()
+    return torch.cat(parts).cpu().contiguous()
 
 
 def fixed_latents(count: int, size: int, seed: int = SEED) -> Tensor:

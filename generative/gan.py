@@ -265,7 +265,8 @@ def noise(config: GanConfig, step: int, batch: int, device: torch.device) -> tup
     latents = torch.randn(batch, config.latent, 1, 1, generator=source)
     mix = torch.rand(batch, 1, 1, 1, generator=source)
     rank, world = distributed.rank(), distributed.world()
-    return latents.tensor_split(world)[rank].to(device), mix.tensor_split(world)[rank].to(device)
+    mine, mixed = (part.tensor_split(world)[rank] for part in (latents, mix))
+    return mine.to(device, non_blocking=True), mixed.to(device, non_blocking=True)
 
 
 def ema_decay(steps: int) -> float:

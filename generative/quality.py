@@ -25,7 +25,8 @@ FILE = "quality.safetensors"  # the classifier's weights, in a run's folder and 
 SEED = 20_171_206  # of the classifier: the same for every run, so that runs are measured alike
 CONFIDENT = 0.5  # a sample counts for a class from this probability on
 NEIGHBOURS = 3  # of improved precision and recall
-BATCH = 250
+BATCH = 250  # images at once on a CPU, whose caches hold no more
+LARGE_BATCH = 2500  # elsewhere, where launching costs more than computing
 
 
 # --- the classifier ----------------------------------------------------------------------------------------
@@ -67,9 +68,11 @@ def train_classifier(data: ImageData, device: torch.device) -> Classifier:
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01, fused=True)
         rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps + 1)
         order = torch.cat([torch.randperm(len(data.train)) for _ in range(1 + steps * batch // len(data.train))])
-        for indices in order[: steps * batch].split(batch):
-            features = model(take(data.train, indices).to(device))
-            loss = F.cross_entropy(model.logits(features), data.train.targets[indices].to(device))
+        pixels, targets = data.train.in_memory(), data.train.targets.to(device)
+        images = data.train if pixels is None else pixels.to(device)  # once, not for each batch
+        for indices in order[: steps * batch].to(targets.device).split(batch):
+            features = model(take(images, indices).to(device))
+            loss = F.cross_entropy(model.logits(features), targets[indices])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -115,9 +118,9 @@ class Seen:
     """What a classifier makes of images.
 
     Attributes:
-        features: float64 [N, 64].
-        classes: most probable class, int64 [N].
-        confidence: its probability, [N].
+        features: float64 [N, 64], on the classifier's device where that has float64.
+        classes: most probable class, int64 [N], on the CPU.
+        confidence: its probability, [N], on the CPU.
     """
 
     features: Tensor
@@ -132,10 +135,20 @@ class Seen:
 def look(classifier: Classifier, images: Images | Tensor) -> Seen:
     """What the classifier makes of images, a split or uint8 [N, C, S, S], in their order."""
     device = classifier.head.weight.device
-    batches = torch.arange(len(images)).split(BATCH)
+    batches = torch.arange(len(images)).split(batch_size(device))
     features = torch.cat([classifier(take(images, indices).to(device)) for indices in batches])  # [N, 64]
     confidence, classes = classifier.logits(features).softmax(1).max(1)
-    return Seen(features.double().cpu(), classes.cpu(), confidence.cpu())
+    return Seen(exact(features), classes.cpu(), confidence.cpu())
+
+
+def batch_size(device: torch.device) -> int:
+    """How many images a network takes at once where only its answers are wanted."""
+    return BATCH if device.type == "cpu" else LARGE_BATCH
+
+
+def exact(features: Tensor) -> Tensor:
+    """The same as float64, where they are; on the CPU where the device has none."""
+    return features.cpu().double() if features.device.type == "mps" else features.double()
 
 
 def evenly(split: Images, count: int) -> Images:
@@ -166,9 +179,10 @@ def frechet_distance(left: Tensor, right: Tensor) -> float:
     """
     if min(len(left), len(right)) < 2 or left.shape[1:] != right.shape[1:]:
         raise ValueError(f"two sets of at least two samples are needed, not {list(left.shape)} and {list(right.shape)}")
-    left, right = left.double(), right.double()
-    shift = (left.mean(0) - right.mean(0)).square().sum()
-    covariances = [torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (left, right)]
+    left, right = exact(left), exact(right)
+    shift = (left.mean(0) - right.mean(0)).square().sum().cpu()
+    # The matrices are small: what follows is faster on the CPU, and the same wherever the features are.
+    covariances = [torch.cov(x.T).reshape(x.shape[1], x.shape[1]).cpu() for x in (left, right)]
     roots = [_root(c) for c in covariances]
     spread = covariances[0].trace() + covariances[1].trace() - 2 * torch.linalg.svdvals(roots[0] @ roots[1]).sum()
     return max(0.0, float(shift + spread))  # rounding may leave −1e-12
@@ -200,13 +214,13 @@ def precision_recall(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -
 
 def _covered(centres: Tensor, points: Tensor, neighbours: int) -> float:
     """The share of points in the union of the balls around the centres, each as far as its k-th neighbour."""
-    middle = centres.mean(0)
-    centres, points = (centres - middle).double(), (points - middle).double()
+    middle, rows = centres.mean(0), 500 if centres.device.type == "cpu" else 4000
+    centres, points = exact(centres - middle), exact(points - middle)
     # The first neighbour of each centre is itself.
-    radii = [_squared(c, centres).topk(neighbours + 1, largest=False).values[:, -1] for c in centres.split(500)]
+    radii = [_squared(c, centres).topk(neighbours + 1, largest=False).values[:, -1] for c in centres.split(rows)]
     # Samples that are equal must count as such in spite of rounding, also where a ball has shrunk to a point.
     reach = torch.cat(radii) + 1e-12 * centres.square().sum(1)
-    inside = [(_squared(p, centres) <= reach).any(1) for p in points.split(500)]
+    inside = [(_squared(p, centres) <= reach).any(1) for p in points.split(rows)]
     return torch.cat(inside).double().mean().item()
 
 
@@ -268,7 +282,7 @@ def inception_features(model: nn.Module, images: Images | Tensor, device: torch.
         pixels = take(images, indices).to(device).float() / 127.5 - 1
         pixels = pixels.expand(-1, 3, -1, -1)  # grey as three equal channels
         pixels = F.interpolate(pixels, (299, 299), mode="bilinear", antialias=True, align_corners=False)
-        parts.append(model(pixels).double().cpu())
+        parts.append(exact(model(pixels)))
     return torch.cat(parts)
 
 

@@ -131,7 +131,7 @@ def test_a_run_that_cannot_be_repeated_says_so_once_and_in_its_result(
     def train(config: Any, run: Any) -> Any:
         values, places = torch.nn.functional.max_pool2d(torch.randn(1, 1, 4, 4), 2, return_indices=True)
         for _ in range(3):  # an operator without a deterministic kernel, on any device
-            torch.nn.functional.max_unpool2d(values, places, 2)
+            torch.nn.functional.max_unpool2d(values, places, [2, 2])
         return toy.example.train(config, run)
 
     declared = dataclasses.replace(toy.example, train=train)

@@ -259,5 +259,5 @@ def test_what_pytorch_itself_warns_of_is_noted() -> None:
     noted: list[str] = []
     with device.nondeterminism(noted.append):
         for _ in range(3):
-            torch.nn.functional.max_unpool2d(values, places, 2)
+            torch.nn.functional.max_unpool2d(values, places, [2, 2])
     assert set(noted) == {"max_unpooling2d_forward_out"}  # has no deterministic kernel on any device
