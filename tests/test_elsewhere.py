@@ -84,6 +84,12 @@ def test_an_example_trains_resumes_and_is_used_as_on_the_cpu(
     assert measured == pytest.approx(saved.metrics, rel=1e-6, abs=1e-6)
 
 
+def test_what_needs_float64_is_computed_where_there_is_some(tmp_path: Path) -> None:
+    """Apple's GPUs have no float64, in which generated pictures are judged."""
+    with stand_in("mps"):
+        run(example.get("generative.gan"), tmp_path)
+
+
 def there(*values: float) -> Tensor:
     return torch.tensor(values, device=THERE)
 
