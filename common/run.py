@@ -92,7 +92,7 @@ class Run:
 
     def _pick_device(self) -> tuple[torch.device, str]:
         saved, asked, rank = self._facts.get("device"), self.config.device, distributed.local_rank()
-        begun = device.begun_on(saved, rank) if saved and asked == "auto" else None
+        begun = device.begun_on(saved, rank) if isinstance(saved, str) and asked == "auto" else None
         return begun or device.pick_device(asked, rank)
 
     def _say_device(self) -> None:

@@ -147,6 +147,7 @@ def test_without_a_compiler_aoti_is_one_line(
 ) -> None:
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing that was compiled before
     error = refused(run, "--to", "aoti")
     assert "C++ compiler" in error
     assert error.endswith("Install g++, or name yours in the environment variable CXX.")
