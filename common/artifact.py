@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from common.exported import Export
+    from common.kinds.base import Kind
     from common.metrics import Metrics
     from common.run import Run
 
@@ -96,7 +97,7 @@ def save(
     run: Run,
     model: nn.Module,
     *,
-    inputs: dict[str, Any],
+    inputs: Kind | None,
     classes: Sequence[str],
     metrics: Metrics,
     files: Mapping[str, bytes] | None = None,
@@ -104,7 +105,7 @@ def save(
     """Writes the artifact of a run: first the weights, then the description that makes it count.
 
     Args:
-        inputs: how raw input becomes a tensor, by the input's `to_json`.
+        inputs: the kind of the model's input; None where it has no predictor.
         classes: names of the outputs; empty where they have none.
         files: what else prediction or evaluation needs, by file name, such as "tokenizer.json".
     """
@@ -112,6 +113,8 @@ def save(
 
     from common import distributed
 
+    if inputs is not None:
+        run.usage = inputs.usage
     if distributed.rank() > 0:
         return
     folder = run.folder / "model"
@@ -122,7 +125,8 @@ def save(
         with write_whole(folder / name) as file:
             file.write(content)
     description = {
-        "format": FORMAT, "example": run.example, "config": run.config.to_dict(), "inputs": inputs,
+        "format": FORMAT, "example": run.example, "config": run.config.to_dict(),
+        "inputs": inputs.to_json() if inputs is not None else {},
         "classes": list(classes), "metrics": metrics.values,
     }  # fmt: skip
     write_json(folder / "model.json", description)

@@ -53,9 +53,6 @@ def decode(kind: Input, source: Path | bytes, name: str) -> Any:
         raise UserError(f"{name} can't be read: {type(error).__name__}{reason and f': {reason}'}.") from error
 
 
-Span = tuple[int, int, float]  # of a text: where it begins and ends, and what it says for a class, in nats
-
-
 @dataclass(frozen=True)
 class Scene:
     """A moment of a game.

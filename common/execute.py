@@ -181,18 +181,9 @@ def _show(result: dict[str, Any], notes: Sequence[str], run: Run, options: Optio
     for note in notes:
         run.progress.say(f"note: {note}")
     run.progress.say(f"report     {run.folder / 'report.html'}")
-    run.progress.say(f"predict    python -m common.predict {run.folder} {_what_to_predict(run)}")
+    run.progress.say(f"predict    python -m common.predict {run.folder} {run.usage}")
     if options.json:
         print_json(result)
-
-
-def _what_to_predict(run: Run) -> str:
-    """How an input of this model is given to common.predict."""
-    saved = run.folder / "model" / "model.json"
-    kind = read_json(saved)["inputs"].get("kind") if saved.exists() else None
-    examples = {"text": '--value "a text"', "seed": "--value 7 --out pictures", "observation": '--value "[...]"',
-                "row": "--lines rows.csv"}  # fmt: skip
-    return examples.get(str(kind), "FILES...")
 
 
 def _show_finished(folder: Path, options: Options) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +31,8 @@ class Model(PythonModel):
 
     def _decoded(self, value: str) -> Any:
         try:
-            content = base64.b64decode(value, validate=True) if self.predictor.input.kind == "image" else value.encode()
-            return example.decode(self.predictor.input, content, "The input")
-        except (UserError, binascii.Error) as error:
+            return example.decode(self.predictor.input, self.predictor.input.from_text(value), "The input")
+        except (UserError, ValueError) as error:
             raise ValueError(str(error)) from error
 
 

@@ -6,7 +6,6 @@ current folder by default.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib.util
 import io
@@ -83,11 +82,6 @@ def finish(run: Run, metrics: dict[str, float | int]) -> None:
     run.progress.say(f"mlflow     run {_run_id(run)}, model {name}")
 
 
-def text_of(content: bytes, kind: str) -> str:
-    """A raw input as the text that the model in MLflow takes: a picture in base64, all else as it is."""
-    return base64.b64encode(content).decode() if kind == "image" else content.decode()
-
-
 def columns(predictor: Predictor, saved: Artifact) -> list[str]:
     """The columns of the answers that the model in MLflow gives."""
     return [predictor.answer, *(saved.classes if predictor.scores else [])]
@@ -148,7 +142,7 @@ def _log_model(run: Run) -> str:
             artifacts={"model": str(saved.folder)},
             code_paths=[str(ROOT / "common"), str(ROOT / saved.example.partition(".")[0])],
             signature=ModelSignature(Schema([ColSpec(DataType.string, "input")]), Schema(answers)),
-            input_example=pd.DataFrame({"input": [text_of(predictor.input.sample(), predictor.input.kind)]}),
+            input_example=pd.DataFrame({"input": [predictor.input.to_text(predictor.input.sample())]}),
             pip_requirements=[f"{package}=={version}" for package, version in versions.items() if package != "python"],
             registered_model_name=name,
         )

@@ -48,6 +48,7 @@ class Run:
         sections: of the report, added by the example: what it alone can show.
         provenance: of the data, once `cite` has said it.
         lock: of the folder, held from the start of training; whoever made the run releases it.
+        usage: how an input is given to `common.predict`, once the model is saved.
         listeners: called with the step and the values of every line of metrics, beside TensorBoard.
     """
 
@@ -76,6 +77,7 @@ class Run:
         self.lock = lock.Held(self.folder, None)
         self.sections: list[Any] = []
         self.provenance = ""
+        self.usage = "FILES..."
         self.listeners: list[Callable[[int, dict[str, float]], None]] = []
         self._tracked: dict[str, Any] = {}
         self._own: dict[str, Any] = {}  # of this process alone

@@ -20,13 +20,13 @@ from common import artifact, distributed, frames
 from common.artifact import Artifact
 from common.config import Config, Range, option
 from common.data.image_sources import SOURCES, ImageData, load_images
-from common.data.images import ImageInput
-from common.data.inputs import Draw, SeedInput
 from common.data.loaders import Loader
 from common.device import mix_seed
 from common.errors import UserError
 from common.example import Example, Predictor
 from common.files import write_whole
+from common.kinds.image import ImageInput
+from common.kinds.seed import Draw, SeedInput
 from common.metrics import Metrics
 from common.run import Run
 from common.step import MovingAverage
@@ -176,7 +176,7 @@ def train(config: GanConfig, run: Run) -> Metrics:
     if distributed.rank() == 0:
         run.sections += gallery.sections(average, config.latent, data.classes[:classes], data, samples, run.folder)
     artifact.save(
-        run, average, inputs=SeedInput(config.latent, tuple(data.classes[:classes])).to_json(),
+        run, average, inputs=SeedInput(config.latent, tuple(data.classes[:classes])),
         classes=data.classes[:classes], metrics=metrics, files={quality.FILE: quality.to_bytes(classifier)},
     )  # fmt: skip
     return metrics

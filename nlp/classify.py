@@ -225,7 +225,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     run.sections.append(baseline.section(str(config.model), metrics, correct, simple))
     run.sections.append(explain.mistakes(model.eval(), tokenizer, inputs, data.test, logits, data.classes))
     saved = pretrained.to_save(model) if isinstance(model, pretrained.Pretrained) else model
-    artifact.save(run, saved, inputs=inputs.to_json(), classes=data.classes, metrics=metrics, files=files)
+    artifact.save(run, saved, inputs=inputs, classes=data.classes, metrics=metrics, files=files)
     return metrics
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from common.data.inputs import TextInput
+from common.kinds.text import TextInput
 from nlp.models import PAD, UNKNOWN
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from common import artifact
 from common.artifact import Artifact
 from common.config import Config, Range, option
-from common.data.inputs import RowInput
 from common.data.loaders import Loader
 from common.data.splits import stratified
 from common.data.tables import TABLES, Rows, Standardize, TableData, load_table
 from common.example import Example, Predictor, class_rows
+from common.kinds.row import RowInput
 from common.metrics import Metrics, classification, paired_interval
 from common.run import Run
 from common.training import fit
@@ -251,7 +251,7 @@ def train(config: LadderConfig, run: Run) -> Metrics:
     ]
     run.sections += [replace(section, first=True) for section in story]
     inputs = RowInput(tuple(data.feature_names), tuple(data.train.features.mean(0).tolist()))
-    artifact.save(run, model, inputs=inputs.to_json(), classes=data.classes, metrics=metrics)
+    artifact.save(run, model, inputs=inputs, classes=data.classes, metrics=metrics)
     return metrics
 
 

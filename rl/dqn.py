@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from common import artifact, distributed
 from common.artifact import Artifact
 from common.config import Config, Range, option
-from common.data.inputs import ObservationInput
 from common.device import mix_seed
 from common.errors import UserError
 from common.example import Example, Predictor
+from common.kinds.observation import ObservationInput
 from common.metrics import Metrics
 from common.run import Run
 from rl import gallery
@@ -242,7 +242,7 @@ def train(config: Any, run: Run) -> Metrics:
     )
     run.sections += gallery.sections(config.env, agent.values, played, TEST_SEED)
     inputs = ObservationInput(environments.shape)
-    artifact.save(run, agent, inputs=inputs.to_json(), classes=environments.actions, metrics=metrics)
+    artifact.save(run, agent, inputs=inputs, classes=environments.actions, metrics=metrics)
     return metrics
 
 

@@ -20,8 +20,9 @@ from torch import nn
 
 from common.artifact import FORMAT, Artifact
 from common.config import Config
-from common.data.inputs import RowInput, SeedInput
 from common.example import Predictor
+from common.kinds.row import RowInput
+from common.kinds.seed import SeedInput
 from common.serve.models import Model
 from common.serve.settings import Settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from common.artifact import FORMAT
-from common.data.images import ImageInput
+from common.kinds.image import ImageInput
 from vision import models
 from vision.train import TrainConfig
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data import images
-from common.data.images import ImageInput, check_header
 from common.errors import UserError
+from common.kinds import image as images
+from common.kinds.image import ImageInput, check_header
 
 RGB = ImageInput(4, 3, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 GREY = ImageInput(4, 1, (0.5,), (0.25,))

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.images import ImageInput
-from common.data.inputs import MAX_BYTES, ObservationInput, RowInput, SeedInput, TextInput
 from common.errors import UserError
+from common.kinds.base import MAX_BYTES
+from common.kinds.image import ImageInput
+from common.kinds.observation import ObservationInput
+from common.kinds.row import RowInput
+from common.kinds.seed import SeedInput
+from common.kinds.text import TextInput
 from tests.helpers import same
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from common.data.inputs import TextInput
 from common.example import Predictor, get
 from common.execute import Options, execute
+from common.kinds.text import TextInput
 from common.serve.models import load_models
 from common.serve.settings import Settings
 from tests.page_helpers import CHROMIUM, DIGITS, FLAGS, draw, generator, served, table, toy

@@ -14,12 +14,14 @@ import torch
 from fastapi.testclient import TestClient
 from torch import nn
 
-from common.data.inputs import ObservationInput, SeedInput, TextInput
 from common.errors import UserError
 from common.example import Game, Predictor, Scene
+from common.kinds.heat import grad_cam, last_picture, occlusion, twin
+from common.kinds.observation import ObservationInput
+from common.kinds.seed import SeedInput
+from common.kinds.text import TextInput, pieces
 from common.serve import play
 from common.serve.app import create_app
-from common.serve.explain import grad_cam, last_picture, occlusion, pieces, twin
 from common.serve.formats import Problem
 from common.serve.models import load_models
 from common.serve.page import FILES, describe

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from common import artifact, example, frames, predict
-from common.data.inputs import ObservationInput, SeedInput, TextInput
 from common.errors import UserError
 from common.example import Predictor
+from common.kinds.observation import ObservationInput
+from common.kinds.seed import SeedInput
+from common.kinds.text import TextInput
 from tests.fuzz import NPYS
 
 

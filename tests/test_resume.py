@@ -198,7 +198,7 @@ def train_in_cuts(config: toy.ToyConfig, run: Run) -> Metrics:
             os.kill(os.getpid(), signal.SIGINT)
         run.log(place=walk.bias[0].detach().clone())
     metrics = Metrics("place", {"place": walk.bias.item()})
-    artifact.save(run, walk, inputs={}, classes=[], metrics=metrics)
+    artifact.save(run, walk, inputs=None, classes=[], metrics=metrics)
     return metrics
 
 

@@ -25,9 +25,9 @@ from fastapi.testclient import TestClient
 
 from common.artifact import Artifact
 from common.artifact import load as load_artifact
-from common.data.inputs import RowInput
 from common.errors import UserError
 from common.example import Predictor
+from common.kinds.row import RowInput
 from common.sagemaker.processes import free_port
 from common.serve import container
 from common.serve.__main__ import main as command_line

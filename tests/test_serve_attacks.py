@@ -20,9 +20,9 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from common.data.images import MAX_PIXELS
-from common.data.inputs import RowInput
 from common.example import Predictor
+from common.kinds.image import MAX_PIXELS
+from common.kinds.row import RowInput
 from common.serve import container
 from common.serve.app import create_app
 from common.serve.batching import Row

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.data.images import ImageInput
-from common.data.inputs import ObservationInput, RowInput, SeedInput, TextInput
 from common.example import Predictor
+from common.kinds.image import ImageInput
+from common.kinds.observation import ObservationInput
+from common.kinds.row import RowInput
+from common.kinds.seed import SeedInput
+from common.kinds.text import TextInput
 from common.serve import formats
 from common.serve.formats import CSV, JSON, JSON_LINES, Problem
 from tests.fuzz import NPY, PNG

@@ -21,8 +21,8 @@ from torch import Tensor
 from common import artifact
 from common.cli import Options, execute
 from common.data.image_sources import load_images
-from common.data.images import ImageInput
 from common.errors import UserError
+from common.kinds.image import ImageInput
 from common.run import Run
 from tests.helpers import ROOT, environment, final_weights, mistake, only_run, python, same
 from tests.image_helpers import picture

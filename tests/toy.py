@@ -98,7 +98,7 @@ def train(config: ToyConfig, run: Run) -> Metrics:
         patience=config.patience,
     )
     metrics = classification(CLASSES)(predict_all(model, valid), valid.targets)
-    artifact.save(run, model, inputs={}, classes=CLASSES, metrics=metrics)
+    artifact.save(run, model, inputs=None, classes=CLASSES, metrics=metrics)
     return metrics
 
 

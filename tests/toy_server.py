@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from common.data.images import ImageInput
-from common.data.inputs import ObservationInput, RowInput, SeedInput, TextInput
 from common.example import Predictor
+from common.kinds.image import ImageInput
+from common.kinds.observation import ObservationInput
+from common.kinds.row import RowInput
+from common.kinds.seed import SeedInput
+from common.kinds.text import TextInput
 from common.serve.models import Model
 from common.serve.server import start
 from common.serve.settings import Place, Settings

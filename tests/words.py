@@ -95,7 +95,7 @@ def train(config: WordsConfig, run: Run) -> Metrics:
         accumulate=config.accumulate,
     )  # fmt: skip
     metrics = Metrics("accuracy", {"accuracy": mean_figures(model, valid, sums)["val_accuracy"]})
-    artifact.save(run, model, inputs={}, classes=[], metrics=metrics)
+    artifact.save(run, model, inputs=None, classes=[], metrics=metrics)
     return metrics
 
 

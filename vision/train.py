@@ -20,11 +20,11 @@ from common.artifact import Artifact
 from common.config import Config, Range, option
 from common.data.augment import Augment
 from common.data.image_sources import SOURCES, ImageData, Images, load_images
-from common.data.images import ImageInput
 from common.data.loaders import Loader
 from common.distributed import first
 from common.errors import UserError
 from common.example import Example, Predictor, class_rows
+from common.kinds.image import ImageInput
 from common.metrics import Metrics, classification
 from common.run import Run
 from common.training import classification_score, fit, make_optimizer, predict_all
@@ -204,7 +204,7 @@ def train(config: TrainConfig, run: Run) -> Metrics:
     run.tracker.image("augmented", sample_grid(data, augment), run.step)
     metrics, logits = test(model, data, batches(run, config, data.test, inputs))
     run.sections.append(mistakes(data, logits))
-    artifact.save(run, model, inputs=inputs.to_json(), classes=data.classes, metrics=metrics)
+    artifact.save(run, model, inputs=inputs, classes=data.classes, metrics=metrics)
     return metrics
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from common.data.image_data import ImageData, Images, assemble
-from common.data.images import ImageInput
 from common.data.splits import stratified
 from common.errors import UserError
+from common.kinds.image import ImageInput
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.data.images import ImageInput, check_header
 from common.data.splits import stratified
 from common.errors import UserError
+from common.kinds.image import ImageInput, check_header
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of one split
 STATISTICS_SAMPLE = 4096  # images that mean and std are taken from where the split is not in memory

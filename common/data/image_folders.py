@@ -12,10 +12,10 @@ import torch
 from common.data.image_arrays import shape_of
 from common.data.image_data import ImageData, Images, assemble
 from common.data.image_download import fetch_archive
-from common.data.images import ImageInput
 from common.data.splits import stratified
 from common.errors import UserError, nearest
 from common.files import IMAGES
+from common.kinds.image import ImageInput
 
 FOLDER_SIZE, CUB_SIZE = 64, 128
 VALID = 0.15  # of the training images, where no validation split is given

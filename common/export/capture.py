@@ -84,7 +84,7 @@ def sample(watched: Watched, predictor: Predictor) -> Sample:
     """Inputs for the network of a predictor, from what the predictor's input makes up."""
     raw = predictor.input.sample()
     short = _inputs(watched, predictor, raw)
-    longer = _inputs(watched, predictor, b" ".join([raw] * 3)) if predictor.input.kind == "text" else short
+    longer = _inputs(watched, predictor, predictor.input.longer()) if predictor.input.longer() != raw else short
     free = tuple(
         tuple(d for d in range(x.dim()) if d == 0 or x.shape[d] != y.shape[d])
         for x, y in zip(short, longer, strict=True)
@@ -109,9 +109,9 @@ def validation(declared: Example, watched: Watched, predictor: Predictor, config
     if declared.prepare is not None:
         split = declared.prepare(config).valid
         items = [split[i] for i in range(min(CALIBRATION, len(split)))]
-    elif predictor.input.kind == "seed":
-        items = [predictor.input.decode(str(seed).encode()) for seed in range(CALIBRATION)]
     else:
+        items = [predictor.input.decode(raw) for raw in predictor.input.many(CALIBRATION)]
+    if not items:
         what = f"--quantize int8 measures activations on validation data, and {declared.name} has none."
         raise UserError(what, "Use --quantize int8-weight.")
     with watched.noting() as calls:

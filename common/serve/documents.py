@@ -56,16 +56,10 @@ METRICS: dict[str, Any] = {
 
 def predictions(models: Mapping[str, Model]) -> dict[str, Any]:
     """How a route for predictions is described, for the kinds of input that the models have."""
-    kinds = {model.predictor.input.kind for model in models.values()}
     several = {"schema": {"description": 'one input, a list, {"inputs": …} or {"instances": […]}'}}
     bodies: dict[str, Any] = {formats.JSON: several, formats.JSON_LINES: _TEXT}
-    if "image" in kinds:
-        picture = {"schema": {"type": "string", "format": "binary"}}
-        bodies |= {"image/png": picture, "image/jpeg": picture, "application/octet-stream": picture}
-    if kinds - {"image"}:
-        bodies |= {formats.CSV: _TEXT, "text/plain": _TEXT}
-    if "observation" in kinds:
-        bodies |= {"application/x-npy": {"schema": {"type": "string", "format": "binary"}}}
+    for model in models.values():
+        bodies |= model.predictor.input.documents()
     rows = {"anyOf": [_ROW, {"type": "array", "items": _ROW}]}
     good = _answer("a row for each input", rows)
     good["content"] |= {formats.JSON_LINES: _TEXT, formats.CSV: _TEXT}

@@ -27,12 +27,9 @@ order). The line formats do not end in a newline, because batch transform joins 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
 import io
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -44,9 +41,8 @@ from common.example import Predictor
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 MOST_INPUTS = 1024  # of a request; AWS's own notebooks send 500 rows, and no example needs a minute for as many
-PIXELS = 4_000_000  # of the images that are decoded one after the other before somebody else's turn
+PART = 16  # of a kind's most work: what is decoded of a request before somebody else's turn
 JSON_LINES_NAMES = (JSON_LINES, "application/x-jsonlines", "application/x-ndjson")
-IMAGE_BYTES = ("application/octet-stream", "binary/octet-stream", "application/x-image")
 
 
 class Problem(Exception):
@@ -82,15 +78,17 @@ def parse(body: bytes, content_type: str, kind: Any, most: int = MOST_INPUTS) ->
         Problem: 415 for a content type that this kind of input has none of, 400 for a body that is not what it says,
             413 for too many inputs.
     """
-    media = _media(content_type) or (IMAGE_BYTES[0] if kind.kind == "image" else JSON)
+    media = _media(content_type) or kind.plain
     reader = _reader(media, kind)
     if reader is None:
-        raise Problem(415, f"This model takes {_takes(kind)}, not {media[:80]}.")
+        raise Problem(415, f"This model takes {', '.join((JSON, JSON_LINES, *kind.media))}, not {media[:80]}.")
     try:
         values, form = reader(body, kind)
         inputs = Inputs(list(islice(values, most + 1)), form)
     except Problem:
         raise
+    except UserError as error:
+        raise Problem(400, str(error)) from error
     except Exception as error:  # ValueError, csv.Error, RecursionError, MemoryError: parsers raise nearly anything
         raise Problem(400, f"The body is not valid {media[:80]}: {error or type(error).__name__}.") from error
     if not inputs.raw:
@@ -101,31 +99,25 @@ def parse(body: bytes, content_type: str, kind: Any, most: int = MOST_INPUTS) ->
 
 
 def split(inputs: Inputs, kind: Any, largest: int) -> list[tuple[range, int]]:
-    """Parts of a request of about the same work: which inputs, and how many pixels are decoded.
+    """Parts of a request of about the same work: which inputs, and how much work their decoding is.
 
     Args:
-        largest: inputs of a part; of images also no more than PIXELS together, or one alone.
+        largest: inputs of a part; also no more than a PART of the kind's most work together, or one alone.
 
     Raises:
-        Problem: 413, the images together have more pixels than one may have.
+        Problem: 413, decoding all of them is more work than one may be.
     """
-    count = len(inputs.raw)
-    if kind.kind != "image":
-        return [(range(i, min(i + largest, count)), 0) for i in range(0, count, largest)]
-    from common.data.images import MAX_PIXELS  # here: it loads torch, and this module is read before that is wanted
-
-    parts, begin, pixels, total = [], 0, 0, 0
+    parts, begin, work, total = [], 0, 0, 0
     for index, raw in enumerate(inputs.raw):
-        more = kind.pixels(raw)
+        more = kind.work(raw)
         total += more
-        if total > MAX_PIXELS:
-            what = f"The images have more than {MAX_PIXELS // 1_000_000} million pixels together, the limit."
-            raise Problem(413, f"{what} Send them in several requests.")
-        if index > begin and (index - begin == largest or pixels + more > PIXELS):
-            parts.append((range(begin, index), pixels))
-            begin, pixels = index, 0
-        pixels += more
-    return [*parts, (range(begin, count), pixels)]
+        if total > kind.most_work:
+            raise Problem(413, f"{kind.too_much} Send them in several requests.")
+        if index > begin and (index - begin == largest or work + more > kind.most_work // PART):
+            parts.append((range(begin, index), work))
+            begin, work = index, 0
+        work += more
+    return [*parts, (range(begin, len(inputs.raw)), work)]
 
 
 def decode(inputs: Inputs, kind: Any, which: range | None = None) -> list[Any]:
@@ -197,16 +189,9 @@ def _reader(media: str, kind: Any) -> Reader | None:
         return _from_json
     if media in JSON_LINES_NAMES:
         return _from_json_lines
-    if kind.kind == "image":
-        return _from_file if media in IMAGE_BYTES or media.startswith("image/") else None
-    if media == "application/x-npy":
-        return _from_file if kind.kind == "observation" else None
-    return {CSV: _from_csv, "text/plain": _from_file}.get(media)
-
-
-def _takes(kind: Any) -> str:
-    more = {"image": "image/*, application/octet-stream", "observation": "text/csv, text/plain, application/x-npy"}
-    return f"{JSON}, {JSON_LINES}, {more.get(kind.kind, 'text/csv, text/plain')}"
+    if kind.alone(media):
+        return _from_file
+    return _from_csv if media == CSV and kind.lines([]) is not None else None
 
 
 def _media(content_type: str) -> str:
@@ -225,14 +210,14 @@ def _from_file(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
 
 def _from_json(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
     value = json.loads(body.decode("utf-8-sig"))
-    if isinstance(value, dict) and not _is_column("instances", kind) and "instances" in value:
+    if isinstance(value, dict) and not kind.has_key("instances") and "instances" in value:
         value = _only(value, "instances")
         if not isinstance(value, list):
             raise Problem(400, '"instances" is a list of inputs.')
         return (_raw(v, kind) for v in value), "predictions"
-    if isinstance(value, dict) and not _is_column("inputs", kind) and "inputs" in value:
+    if isinstance(value, dict) and not kind.has_key("inputs") and "inputs" in value:
         value = _only(value, "inputs")
-    if _is_one(value, kind):
+    if kind.is_one(value):
         return [_raw(value, kind)], "one"
     return (_raw(v, kind) for v in value), "list"
 
@@ -246,39 +231,11 @@ def _from_csv(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
     lines = io.StringIO(body.decode("utf-8-sig"), newline="")
     rows = (row for row in csv.reader(lines, strict=True) if row)
     first = next(rows, [])
-    if kind.kind == "row" and first and sorted(first) == sorted(kind.names):
-        return (_dumps(dict(zip(first, _numbers(row), strict=True))).encode() for row in rows), "list"
-    return (_cells(row, kind) for row in chain([first] if first else [], rows)), "list"
-
-
-def _cells(row: list[str], kind: Any) -> bytes:
-    if kind.kind == "observation":
-        if len(row) != math.prod(kind.shape):
-            raise Problem(400, f"A line has {len(row)} numbers; an observation has {math.prod(kind.shape)}.")
-        return _dumps(_nested(_numbers(row), kind.shape)).encode()
-    if kind.kind == "row":
-        return _dumps(_numbers(row)).encode()
-    if len(row) != 1:
-        raise Problem(400, f"A line has {len(row)} cells instead of one; quote a text that has a comma.")
-    return row[0].encode()
-
-
-def _numbers(row: list[str]) -> list[float]:
-    return [float(cell) for cell in row]
-
-
-def _nested(values: list[float], shape: Sequence[int]) -> Any:
-    if len(shape) <= 1:
-        return values
-    step = math.prod(shape[1:])
-    return [_nested(values[i : i + step], shape[1:]) for i in range(0, len(values), step)]
+    read, header = kind.lines(first)
+    return (read(row) for row in (rows if header or not first else chain([first], rows))), "list"
 
 
 # --- one value of JSON ------------------------------------------------------------------------------------
-
-
-def _is_column(key: str, kind: Any) -> bool:
-    return kind.kind == "row" and key in kind.names
 
 
 def _only(value: dict[str, Any], key: str) -> Any:
@@ -288,38 +245,14 @@ def _only(value: dict[str, Any], key: str) -> Any:
     return value[key]
 
 
-def _is_one(value: Any, kind: Any) -> bool:
-    """Whether a value is one input; a row and an observation are lists themselves."""
-    if not isinstance(value, list):
-        return True
-    if kind.kind == "row":
-        return bool(value) and not isinstance(value[0], (list, dict))
-    if kind.kind == "observation":
-        depth = 0
-        while isinstance(value, list) and value:
-            value, depth = value[0], depth + 1
-        return depth == len(kind.shape) and not isinstance(value, dict)
-    return False
-
-
 def _raw(value: Any, kind: Any) -> bytes:
     """A value of JSON as the bytes that the kind's `decode` takes."""
     if isinstance(value, dict) and len(value) == 1:
         (key,) = value
-        if key in ("inputs", kind.kind, "b64" if kind.kind == "image" else kind.kind) and not _is_column(key, kind):
+        if key in ("inputs", kind.kind, *kind.keys) and not kind.has_key(key):
             value = value[key]
-    if kind.kind not in ("image", "text"):
-        return _dumps(value).encode()
-    if not isinstance(value, str):
-        held = "an image file in base64" if kind.kind == "image" else "a text"
-        raise Problem(400, f"An input is {held}, as a JSON string, not {type(value).__name__}.")
-    if kind.kind == "text":
-        return value.encode()
-    encoded = value.partition(",")[2] if value.startswith("data:") else value
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
-        raise Problem(400, f"An image is not valid base64: {error}.") from error
+    raw: bytes = kind.value(value)
+    return raw
 
 
 def _dumps(value: Any) -> str:

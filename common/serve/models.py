@@ -158,18 +158,20 @@ def free_name(name: str, taken: Collection[str]) -> str:
 def in_precision(predictor: Predictor, raw: bytes, precision: str) -> tuple[Callable[..., list[Row]], str]:
     """The predictor's `predict` in the number format and memory layout that suit the model, and the format's name.
 
-    By the rule of training (`device.plan`), for image models that give their network; fp32 for all others.
+    By the rule of training (`device.plan`), for models that give their network and whose kind of input knows what that
+    takes; fp32 for all others.
 
     Args:
         raw: one valid input, by which the work is judged.
         precision: "auto", "fp32" or "bf16".
     """
     model, kind = predictor.model, predictor.input
-    if model is None or kind.kind != "image":
+    batch = kind.network_input([kind.decode(raw)])
+    if model is None or batch is None:
         return predictor.predict, "fp32"
     place = torch.device("cpu")
     model.requires_grad_(False)
-    plan = device.plan(model, kind.normalize(kind.decode(raw)[None]), place, precision)
+    plan = device.plan(model, batch, place, precision)
     model.to(memory_format=plan.memory_format)
     if plan.precision == "fp32":
         return predictor.predict, "fp32"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,20 +31,10 @@ from common.serve.settings import Settings
 
 FOLDER = Path(__file__).parent / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-FILES = {path.name: path.read_bytes() for path in sorted(FOLDER.iterdir()) if path.suffix in TYPES}
+FILES = {p.relative_to(FOLDER).as_posix(): p.read_bytes() for p in sorted(FOLDER.rglob("*")) if p.suffix in TYPES}
 OPEN = {"/", *(f"/page/{name}" for name in FILES)}  # without a token: here one is asked for, and they tell nothing
 MOST_EXPLANATIONS = 8  # at work or waiting
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
-
-# How a drawing becomes what the data set's images are like, for data sets of drawings. `grid`: side in pixels;
-# `fill`: share of it that the ink's box takes, at most; `stretch`: the box is stretched to that in both directions, to
-# `widest` of it across (narrower shapes keep theirs); else its proportions stay and the centre of mass is centred.
-# Of scikit-learn's digits 98 % fill all 8 rows, and the ink of each class covers 30 to 32 % of the image: NIST's form
-# reader made them so. MNIST's are 20 pixels in 28 (LeCun et al. 1998).
-DRAWINGS: dict[str, dict[str, Any]] = {
-    "digits": {"grid": 8, "fill": 1.0, "stretch": True, "widest": 0.7},
-    "mnist": {"grid": 28, "fill": 20 / 28, "stretch": False},
-}
 
 
 def add(app: FastAPI, models: Mapping[str, Model], settings: Settings, intake: Intake) -> None:
@@ -70,14 +59,14 @@ def add(app: FastAPI, models: Mapping[str, Model], settings: Settings, intake: I
     async def index(request: Request) -> Response:
         return await serve_file("index.html", request)
 
-    @app.get("/page/{name}", include_in_schema=False)
+    @app.get("/page/{name:path}", include_in_schema=False)
     async def part(name: str, request: Request) -> Response:
         return await serve_file(name, request)
 
     @app.get("/v1/models/{name}/page", include_in_schema=False)
     async def about(name: str) -> dict[str, Any]:
         model = find(models, name)
-        return {**model.describe(), **describe(model), "explain": explainers[name].kind}
+        return {**model.describe(), **describe(model), "explain": explainers[name].form}
 
     @app.post("/v1/models/{name}/explain", include_in_schema=False)
     async def explain(name: str, request: Request) -> dict[str, Any]:
@@ -102,10 +91,11 @@ def add(app: FastAPI, models: Mapping[str, Model], settings: Settings, intake: I
     @app.get("/v1/models/{name}/latents/{seed}", include_in_schema=False)
     async def latent(name: str, seed: str) -> dict[str, Any]:
         kind = find(models, name).predictor.input
-        if kind.kind != "seed":
+        if not kind.latent:
             raise Problem(404, "This model has no latent space.")
-        (draw,) = formats.decode(formats.Inputs([seed.encode()]), kind)
-        return {"seed": draw.seed, "latent": draw.latent.tolist()}
+        (item,) = formats.decode(formats.Inputs([seed.encode()]), kind)
+        point: dict[str, Any] = kind.point(item)
+        return point
 
     @app.post("/v1/models/{name}/games", include_in_schema=False)
     async def begin(name: str, request: Request) -> dict[str, Any]:
@@ -151,23 +141,16 @@ def describe(model: Model) -> dict[str, Any]:
     saved, predictor = model.saved, model.predictor
     kind = predictor.input
     data = str(saved.config.get("data", "")).partition(":")[0]
-    drawing = DRAWINGS.get(data) if kind.kind == "image" and kind.channels == 1 else None
-    if drawing is not None:
-        drawing = {**drawing, "ink": kind.mean[0]}  # the share of an image that ink covers, in the training data
     return {
         "task": _task(saved),
         "data": data,
-        "drawing": drawing,
-        "start": None if kind.kind == "image" else json.loads(_as_json(kind)),
+        "view": view if (view := f"ask/{kind.kind}.js") in FILES else None,
+        "drawing": kind.drawing(data),
+        "start": kind.start(),
         "play": predictor.play is not None,
         "report": report_of(saved) is not None,
         "headline": _headline(saved),
     }
-
-
-def _as_json(kind: Any) -> bytes:
-    sample: bytes = kind.sample()
-    return json.dumps(sample.decode()).encode() if kind.kind == "text" else sample
 
 
 def _declared(saved: Artifact) -> example.Example | None:

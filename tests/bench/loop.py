@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from common.data.image_data import Images
-from common.data.images import ImageInput
 from common.data.loaders import Batch, Loader
+from common.kinds.image import ImageInput
 from common.run import Run
 from common.training import fit, make_optimizer
 from vision import models

@@ -22,7 +22,6 @@ from common import artifact, example
 from common.errors import UserError
 from common.export.capture import Watched
 from common.export.export import export
-from common.mlflow_tracking import text_of
 from tests.gpu.say import Skip, checked
 from tests.helpers import ROOT, environment, final_weights, only_run, same
 from tests.serve_helpers import address
@@ -113,7 +112,7 @@ class Smoke:
         saved = artifact.load(self.folder)
         asked = example.get(self.name).load(saved).input
         raw = asked.sample()
-        one = text_of(raw, asked.kind) if asked.kind in ("image", "text") else json.loads(raw)
+        one = asked.start() or asked.to_text(raw)
         body = json.dumps({"instances": [one]}).encode()
         command = [sys.executable, "-m", "common.serve", str(self.folder), "--port", "0"]
         pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}

@@ -2,13 +2,8 @@
 
 import { ask, hasToken, route } from "./api.js";
 import { make, number, percent, problem } from "./parts.js";
-import { imageView } from "./image.js";
-import { textView } from "./text.js";
-import { seedView } from "./seed.js";
 import { gameView } from "./game.js";
-import { rowView, rawView } from "./row.js";
 
-const VIEWS = { image: imageView, text: textView, seed: seedView, row: rowView };
 const SHARES = /accuracy|precision|recall|f1|auc|miou|map/;
 const stage = document.getElementById("stage");
 const list = document.getElementById("models");
@@ -16,9 +11,11 @@ let models = [];
 let stop = () => {};
 let turn = 0; // counts models shown: only the newest choice counts
 
-function view(model) {
+/** A kind of input has its view in ask/KIND.js, which the server found by its name, or a plain one. */
+async function viewOf(model) {
   if (model.play) return gameView(model);
-  return (VIEWS[model.input.kind] ?? rawView)(model);
+  const { view } = await import(model.view ? `./${model.view}` : "./plain.js");
+  return view(model);
 }
 
 async function show() {
@@ -37,7 +34,8 @@ async function show() {
   try {
     const model = await ask(route(chosen, "page"));
     if (mine !== turn) return;
-    const made = view(model);
+    const made = await viewOf(model);
+    if (mine !== turn) return made.stop?.();
     stop = made.stop ?? stop;
     document.title = `${model.task} – PyTorch Use Cases`;
     stage.replaceChildren(head(model), made.element, ...report(model));

@@ -1,14 +1,14 @@
 // Images: draw, drop, paste or choose one; see the classes, and where the model looked.
 
-import { ask, newest, route } from "./api.js";
-import { bars, headline, make, percent, problem } from "./parts.js";
+import { ask, newest, route } from "../api.js";
+import { bars, headline, make, percent, problem } from "../parts.js";
 import { likeTheData, Paper } from "./sketch.js";
 
 const REST = 180; // milliseconds without a change after which the answer is explained
 const FAINT = 0.15; // of the strongest evidence: what is left dark
 const PLAIN = 256; // side of a drawing that is sent as it is
 
-export function imageView(model) {
+export function view(model) {
   const dark = model.input.channels === 1;
   const paperCanvas = make("canvas", { className: "paper", role: "application", tabindex: 0, "aria-label": "Paper to draw on. Arrow keys move the pen, space puts it down and lifts it, backspace takes the last stroke back." });
   const pen = make("span", { className: "pen" });

@@ -1,9 +1,9 @@
-// Rows of a table: a field for each column. And what has no view of its own: the input as JSON.
+// Rows of a table: a field for each column.
 
-import { ask, newest, route } from "./api.js";
-import { bars, headline, make, number, percent, problem } from "./parts.js";
+import { ask, newest, route } from "../api.js";
+import { bars, headline, make, number, percent, problem } from "../parts.js";
 
-export function rowView(model) {
+export function view(model) {
   const said = headline();
   const chart = bars({ label: "Probability of each class" });
   const trouble = problem();
@@ -35,20 +35,5 @@ export function rowView(model) {
     said.show(typeof answer === "number" ? number(answer) : String(answer), model.scores ? `${percent(scores[answer])} sure` : "");
     if (model.scores) chart.show(model.classes, scores, answer);
   }, trouble.show);
-  return { element, start: predict };
-}
-
-export function rawView(model) {
-  const field = make("textarea", { id: "raw", rows: 8, value: JSON.stringify(model.start), spellcheck: false, oninput: () => predict() });
-  const out = make("pre", { role: "status", "aria-live": "polite" });
-  const trouble = problem();
-  const predict = newest(async () => {
-    const row = await ask(route(model, "predict"), { body: field.value });
-    trouble.clear();
-    out.textContent = JSON.stringify(row, null, 2);
-  }, trouble.show);
-  const element = make("div", { className: "bench" },
-    make("section", {}, make("label", { className: "field", htmlFor: "raw" }, `The ${model.input.kind}, as JSON`), field),
-    make("section", { "aria-label": "The answer" }, out, trouble.element));
   return { element, start: predict };
 }

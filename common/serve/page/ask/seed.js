@@ -1,12 +1,12 @@
 // Generators: a seed is a point of the latent space; walk from one to the next.
 
-import { ask, newest, route } from "./api.js";
-import { calm, make, problem } from "./parts.js";
+import { ask, newest, route } from "../api.js";
+import { calm, make, problem } from "../parts.js";
 
 const STEPS = 9; // pictures of the strip
 const PACE = 0.01; // of the way, per frame of a walk
 
-export function seedView(model) {
+export function view(model) {
   const classes = model.input.classes ?? [];
   const seeds = ["from", "to"].map((id, i) => make("input", {
     id, type: "number", min: 0, max: 2 ** 31 - 1, step: 1, value: i + 7, oninput: () => reload() }));

@@ -1,11 +1,11 @@
 // Texts: type one; see the classes, and what each word says for the answer.
 
-import { ask, newest, route } from "./api.js";
-import { bars, headline, make, percent, problem } from "./parts.js";
+import { ask, newest, route } from "../api.js";
+import { bars, headline, make, percent, problem } from "../parts.js";
 
 const REST = 250; // milliseconds without typing after which the answer is explained
 
-export function textView(model) {
+export function view(model) {
   const field = make("textarea", { id: "text", rows: 7, value: model.start ?? "", spellcheck: false, oninput: changed });
   const said = headline();
   const chart = bars({ label: "Probability of each class", pick: model.explain ? explainClass : null });
