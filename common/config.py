@@ -90,6 +90,18 @@ class Config:
         """Raises UserError for the first field whose value is out of bounds or not among its choices."""
         check_fields(self)
 
+    def describe(self) -> str:
+        """The settings that a recipe or the user chose, in one line: those that are not as the class declares them."""
+        chosen = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            said_elsewhere = field.metadata["group"] in ("Data", "Device", "Run") or field.name == "seed"
+            if said_elsewhere or value == field.default or (field.default is None and not value):
+                continue
+            name = field.name.replace("_", " ")
+            chosen.append(name if value is True else f"no {name}" if value is False else f"{name} {_short(value)}")
+        return ", ".join(chosen) or "as declared"
+
     @classmethod
     def ranges(cls) -> dict[str, Range | tuple[Any, ...]]:
         """Where tuning looks, by field name; empty for an example with nothing to tune."""
@@ -119,6 +131,10 @@ class Config:
         changed = dataclasses.replace(self, **clean)
         changed.check()
         return changed
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def check_fields(options: Any) -> None:

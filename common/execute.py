@@ -46,7 +46,7 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
         config.check()
     resume = folder is not None
     folder = folder or new_folder(Path(options.out), example.name, _slug(example.tag(config)))
-    run = Run(folder, example.name, config, resume=resume, quiet=options.quiet)
+    run = Run(folder, example.name, config, resume=resume, quiet=options.quiet, given=asked.keys())
     try:
         if resume:
             run.lock = _alone(folder)

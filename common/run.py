@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from common.facts import facts
 from common.files import explain_write_errors, write_json
 from common.tracking import Progress, Tracker, Window
 
+C = TypeVar("C", bound=Config)
 LOG_LINES = 50  # about as many log lines as a run writes during training, whatever its length
 # At most this share of training time goes into writing checkpoints, however slow the disk.
 CHECKPOINT_SHARE = 0.005
@@ -38,6 +40,7 @@ class Run:
         config: resolved and checked.
         resume: go on from the newest whole checkpoint in `folder`.
         quiet: say nothing on stderr.
+        given: names of the settings that the user said; all others are defaults, which may be fitted to the data.
 
     Attributes:
         device: where to compute.
@@ -52,10 +55,20 @@ class Run:
         listeners: called with the step and the values of every line of metrics, beside TensorBoard.
     """
 
-    def __init__(self, folder: Path, example: str, config: Config, *, resume: bool = False, quiet: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        example: str,
+        config: Config,
+        *,
+        resume: bool = False,
+        quiet: bool = False,
+        given: Collection[str] = (),
+    ) -> None:
         self.example = example
         self.config = config
         self.resume = resume
+        self._given = given
         self.progress = Progress(quiet or distributed.rank() > 0)
         self._facts = read_json(folder / "config.json") if resume else {}
         device.keep_freed_memory()
@@ -155,6 +168,25 @@ class Run:
         """Says where the data come from and how they were split; it stands in the report too."""
         self.provenance = provenance
         self.progress.say(f"data       {provenance}")
+
+    def settle(self, config: C, samples: int | None = None) -> C:
+        """The config that this run is made with, now that the data are known; it is kept with the run, and said.
+
+        A default batch size that is larger than the data becomes a quarter of them.
+
+        Args:
+            config: with every setting decided.
+            samples: of the training data; None where there is no data set.
+        """
+        batch = config.batch_size or 0
+        if samples is not None and samples < batch and "batch_size" not in self._given:
+            world = distributed.world()
+            size = max(1, samples // 4 // world) * world
+            self.progress.say(f"note       batches of {size} instead of {batch}: there are {samples} training samples")
+            config = dataclasses.replace(config, batch_size=size)
+        self.config = config
+        self.progress.say(f"settings   {config.describe()}")
+        return config
 
     def autocast(self) -> Any:
         """The context for forward passes: the number format that `place` chose."""

@@ -151,6 +151,7 @@ def train(config: GanConfig, run: Run) -> Metrics:
     data = prepare(config)
     classes = len(data.classes) if config.conditional else 0
     run.cite(data.provenance)
+    config = run.settle(config, samples=len(data.train))
 
     generator: nn.Module = build_generator(config, classes, data.channels)
     generator = run.place(generator, sample=torch.zeros(1, config.latent, 1, 1))

@@ -194,6 +194,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     """Trains, evaluates on the test split beside the baseline, and saves the model."""
     data = prepare(config)
     run.cite(data.provenance)
+    config = run.settle(config, samples=len(data.train))
     model, tokenizer, inputs, files = start(config, data)
     batches = Batches(tokenizer, inputs, run.device, config.seed)
     loader = batches(data.train, int(config.batch_size or 0), train=True)

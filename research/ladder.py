@@ -218,6 +218,7 @@ def train(config: LadderConfig, run: Run) -> Metrics:
     """Climbs all rungs, evaluates the model of the last one on the test split, and saves it."""
     data = load_table(config.data, config.seed)
     run.cite(data.provenance)
+    config = run.settle(config, samples=len(data.train))
     standardize = Standardize.of(data.train.features)  # measured on the training rows alone
     x, y = standardize(data.train.features), data.train.targets.float()
 

@@ -191,6 +191,7 @@ def train(config: Any, run: Run) -> Metrics:
 
     A step of the run is a round: `train_every` steps in the environments, then `updates` of the network.
     """
+    config = run.settle(config)
     world, rank = distributed.world(), distributed.rank()
     environments = Environments(
         config.env, config.envs // world, clip_rewards=config.clip_rewards, life_loss=config.life_loss

@@ -39,15 +39,18 @@ RECIPES: dict[str, dict[str, Any]] = {
     "synthetic": {"model": "vgg", "epochs": 8, "batch_size": 16, "lr": 1e-2},
     "mnist": {"model": "vgg", "epochs": 5, "batch_size": 128, "lr": 8e-3, "crop": 2},
     "fashion-mnist": {"model": "resnet", "epochs": 15, "batch_size": 128, "lr": 8e-3, "crop": 2, "flip": True},
+    "characters": {"model": "vgg", "epochs": 12, "batch_size": 64, "lr": 4e-3, "crop": 2},
     "small photos": {"model": "resnet", "epochs": 30, "batch_size": 128, "lr": 8e-3, "crop": 4, "flip": True,
                      "label_smoothing": 0.1},
     "photos": {"model": "resnet", "epochs": 30, "batch_size": 32, "lr": 2e-3, "flip": True, "zoom": 0.5,
                "label_smoothing": 0.1},
 }  # fmt: skip
-RECIPE_OF = {
-    "cifar10": "small photos", "cifar100": "small photos", "npz": "small photos",
-    "cub200": "photos", "folder": "photos",
-}  # fmt: skip
+# Of data sets that share one; what the user brings gets the recipe that fits what it is, see `recipe_for`.
+RECIPE_OF = {"cifar10": "small photos", "cifar100": "small photos", "cub200": "photos"}
+NOTHING: dict[str, Any] = {"flip": False, "crop": 0, "rotate": 0.0, "zoom": 0.0, "label_smoothing": 0.0}
+SMALL = 64  # pixels; larger images are photos, whatever their colours
+FEW = 2000  # photos, from which a network that begins with nothing learns little
+FEWEST_STEPS = 400  # of a training on the user's own data, by as many epochs as that takes
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,22 @@ class TrainConfig(Config):
         return cls(data="synthetic", size="tiny")
 
     def resolve(self) -> TrainConfig:
-        """Fills what was left open from the recipe of the data set."""
-        source = self.data.split(":")[0]
-        recipe: dict[str, Any] = {"flip": False, "crop": 0, "rotate": 0.0, "zoom": 0.0, "label_smoothing": 0.0}
-        recipe |= RECIPES[RECIPE_OF.get(source, source)]
-        missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
-        return replace(self, **missing)
+        """Fills what was left open from the recipe of the data set; of the user's own data `fitted` does."""
+        recipe = RECIPES.get(RECIPE_OF.get(self.data, self.data))
+        return self._filled(NOTHING | recipe) if recipe else self  # a file is never called as a recipe is
+
+    def fitted(self, data: ImageData) -> TrainConfig:
+        """Fills what is still open by what the data are: few images get small batches and many epochs."""
+        fitted, count = self._filled(NOTHING | recipe_for(data)), len(data.train)
+        if self.batch_size is None:
+            fitted = replace(fitted, batch_size=min(int(fitted.batch_size or 1), max(1, count // 4)))
+        if self.epochs is None:
+            steps = max(1, count // int(fitted.batch_size or 1))
+            fitted = replace(fitted, epochs=max(int(fitted.epochs or 1), -(-FEWEST_STEPS // steps)))
+        return fitted
+
+    def _filled(self, recipe: dict[str, Any]) -> TrainConfig:
+        return replace(self, **{name: value for name, value in recipe.items() if getattr(self, name) is None})
 
     def check(self) -> None:
         super().check()
@@ -117,6 +130,13 @@ class TrainConfig(Config):
             raise UserError(f"--weights {self.weights}: no such file.", "Use imagenet, none, or the path of a file.")
         if self.freeze and self.weights == "none":
             raise UserError("--freeze trains only the last layer; the others need --weights.")
+
+
+def recipe_for(data: ImageData) -> dict[str, Any]:
+    """What suits images of the user: large ones are photos; small grey ones are most often characters."""
+    if data.size > SMALL:
+        return RECIPES["photos"]
+    return RECIPES["small photos" if data.channels == 3 else "characters"]
 
 
 # --- data --------------------------------------------------------------------------------------------------
@@ -173,8 +193,13 @@ def build(config: TrainConfig, classes: int, channels: int, image_size: int) -> 
 def train(config: TrainConfig, run: Run) -> Metrics:
     """Trains, evaluates on the test split, and saves the model."""
     data = prepare(config)
-    inputs = image_input(config, data)
     run.cite(data.provenance)
+    config = run.settle(config.fitted(data), samples=len(data.train))
+    if len(data.train) < FEW and data.channels == 3 and config.weights == "none" and config.data != "synthetic":
+        run.progress.say(
+            "hint       --model torchvision/resnet18 --weights imagenet begins with what other photos taught"
+        )
+    inputs = image_input(config, data)
 
     model = build(config, len(data.classes), data.channels, data.size)
     model = run.place(model, sample=torch.zeros(1, data.channels, data.size, data.size))
@@ -288,7 +313,7 @@ example = Example(
     load=load,
     evaluate=evaluate,
     prepare=prepare,
-    tag=lambda config: f"{config.model}-{config.data.split(':')[0]}".replace("/", "-"),
+    tag=lambda config: f"{config.model or 'auto'}-{config.data.split(':')[0]}".replace("/", "-"),
     objective="val_loss",  # accuracy is 1 on a small validation split for many settings
     goal="minimize",
 )
