@@ -91,6 +91,9 @@ class DQNConfig(Config):
         None, "environment: any id of gymnasium with discrete actions", group="Data", unset="that of --data"
     )
     life_loss: bool = option(False, "the loss of a life ends an episode of training (Atari)", group="Data")
+    max_episode_steps: int | None = option(
+        None, "steps after which an episode is cut", group="Data", at_least=1, unset="the environment's own, else 1000"
+    )
     clip_rewards: bool | None = option(None, "train on the sign of rewards", group="Data", unset="with Atari")
 
     hidden: str | None = option(None, "widths of the dense layers, such as 128,128", group="Model", unset="by env")
@@ -194,8 +197,14 @@ def train(config: Any, run: Run) -> Metrics:
     config = run.settle(config)
     world, rank = distributed.world(), distributed.rank()
     environments = Environments(
-        config.env, config.envs // world, clip_rewards=config.clip_rewards, life_loss=config.life_loss
+        config.env,
+        config.envs // world,
+        clip_rewards=config.clip_rewards,
+        life_loss=config.life_loss,
+        limit=config.max_episode_steps,
     )
+    if environments.limit:
+        run.progress.say(f"note       {limit_note(config.env, environments.limit)}")
     model, target = networks(config, run, environments)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     replay = memory(config, run, environments)
@@ -207,7 +216,7 @@ def train(config: Any, run: Run) -> Metrics:
     rounds = math.ceil(config.steps / config.train_every)
     checkpoint_every = max(1, round(config.checkpoint_every / config.train_every))
     validate_every = max(1, round(config.validate_every / config.train_every))
-    validation = Environments(config.env, config.validations, once=True)
+    validation = Environments(config.env, config.validations, once=True, limit=config.max_episode_steps)
     autocast = run.autocast if run.plan and run.plan.precision != "fp32" else nullcontext
     for _ in run.loop(steps=rounds, checkpoint_every=checkpoint_every):
         done = run.step * config.train_every
@@ -317,7 +326,7 @@ def validate(config: Any, run: Run, model: Any, environments: Environments) -> N
 
 def test(agent: QNetwork, config: Any) -> tuple[Metrics, Played]:
     """Whole episodes that neither training nor validation has seen, played greedily on the CPU."""
-    environments = Environments(config.env, config.episodes, once=True)
+    environments = Environments(config.env, config.episodes, once=True, limit=config.max_episode_steps)
     with one_thread():
         played = play(agent.eval().values, environments, TEST_SEED)
     environments.close()
@@ -330,7 +339,14 @@ def test(agent: QNetwork, config: Any) -> tuple[Metrics, Played]:
         "mean_length": played.lengths.double().mean().item(), "n": n,
     }  # fmt: skip
     notes = [f"{n} episodes of {config.env}, one from each of {n} fixed starts; rewards as the environment gives them"]
+    if environments.limit:
+        notes.append(limit_note(config.env, environments.limit))
     return Metrics("mean_return", values, notes), played
+
+
+def limit_note(env: str, steps: int) -> str:
+    """Said of environments in which an episode may never end."""
+    return f"{env} has no time limit: episodes are cut after {steps:,} steps (--max-episode-steps)"
 
 
 def evaluate(saved: Artifact, config: Any) -> Metrics:

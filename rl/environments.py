@@ -16,6 +16,7 @@ FRAMES = 4  # stacked into one observation of images
 SIZE = 84  # side of an image in pixels, as in Mnih et al. 2015
 TINY = "Corridor-v0"
 # From so many on, gymnasium's vectorised implementations are faster than one environment after the other.
+LIMIT = 1000  # steps of an episode where the environment has no limit: an agent may walk in circles for ever
 WORTH_VECTORS = 4
 
 # What the actions of well-known environments are called; Atari games name their own.
@@ -60,6 +61,10 @@ class Environments:
         clip_rewards: keep only their sign.
         life_loss: the loss of a life ends the episode; Atari only.
         render: `render` gives a picture.
+        limit: steps after which an episode is cut; None for the environment's own limit, or LIMIT where it has none.
+
+    Attributes:
+        limit: that was put on an environment which has none of its own; None where nothing was put on.
 
     Raises:
         UserError: there is no such environment, a library for it is missing, or its actions are not discrete.
@@ -74,22 +79,25 @@ class Environments:
         clip_rewards: bool = False,
         life_loss: bool = False,
         render: bool = False,
+        limit: int | None = None,
     ) -> None:
         import gymnasium
         from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
         self.name, self.count, self.clip_rewards = name, count, clip_rewards
-        first = make(name, life_loss=life_loss, render=render)
+        first = make(name, life_loss=life_loss, render=render, limit=limit)
         self.vector: Any = None
         spec = first.spec
+        self.limit = None if _limits_itself(name) else limit or LIMIT
         vectorised = spec.vector_entry_point is not None and not spec.additional_wrappers
+        vectorised = vectorised and limit is None and self.limit is None
         if vectorised and count >= WORTH_VECTORS and not render:
             first.close()
             self.vector = gymnasium.make_vec(name, num_envs=count, vectorization_mode="vector_entry_point")
             if self.vector.metadata.get("autoreset_mode") is not AutoresetMode.NEXT_STEP:
                 self.vector = None
         if self.vector is None:
-            made = [first, *(make(name, life_loss=life_loss) for _ in range(count - 1))]
+            made = [first, *(make(name, life_loss=life_loss, limit=limit) for _ in range(count - 1))]
             if once:
                 made = [_once(environment) for environment in made]
             made_already = iter(made)
@@ -144,7 +152,7 @@ class Environments:
         self.vector.close()
 
 
-def make(name: str, *, render: bool = False, life_loss: bool = False) -> Any:
+def make(name: str, *, render: bool = False, life_loss: bool = False, limit: int | None = None) -> Any:
     """One environment whose observations are vectors or gray images of 84 × 84 pixels.
 
     Args:
@@ -171,7 +179,9 @@ def make(name: str, *, render: bool = False, life_loss: bool = False) -> Any:
     if atari:
         options["frameskip"] = 1  # the wrapper below does it, and takes the brighter of two frames
     try:
-        environment = gymnasium.make(name, **options)
+        if limit is None and not _limits_itself(name):
+            limit = LIMIT
+        environment = gymnasium.make(name, max_episode_steps=limit, **options)
     except (error.UnregisteredEnv, error.DeprecatedEnv) as mistake:
         raise UserError(f"There is no environment {name}.", _similar(name)) from mistake
     except (error.DependencyNotInstalled, ImportError) as mistake:
@@ -198,6 +208,14 @@ def make(name: str, *, render: bool = False, life_loss: bool = False) -> Any:
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         return wrappers.FlattenObservation(environment)  # whole numbers become one-hot vectors
     return environment
+
+
+def _limits_itself(name: str) -> bool:
+    """Whether episodes end by themselves, after so many steps at the latest; Atari's emulator counts its frames."""
+    import gymnasium
+
+    spec = gymnasium.registry.get(name)
+    return name.startswith("ALE/") or spec is None or spec.max_episode_steps is not None
 
 
 def action_names(name: str, environment: Any, count: int) -> list[str]:

@@ -317,3 +317,19 @@ def test_rainbow_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for part in ("model", "target", "optimizer", "replay", "actor"):
         assert same(left["parts"][part], right["parts"][part]), part
     assert same(left["rng"], right["rng"])
+
+
+def test_an_environment_without_a_time_limit_gets_one_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On CliffWalking an agent that has learnt nothing walks for ever."""
+    values = {
+        "env": "CliffWalking-v1", "steps": 480, "episodes": 3, "validations": 2, "validate_every": 480,
+        "max_episode_steps": 50,
+    }  # fmt: skip
+    result = execute(dqn.example, Options(tiny=True, out=str(tmp_path)), values)
+    assert result["metrics"]["mean_length"] <= 50
+    said = capsys.readouterr().err
+    assert said.count("CliffWalking-v1 has no time limit: episodes are cut after 50 steps") == 2  # log and note
+    assert Environments("CliffWalking-v1", 1).limit == 1000
+    assert Environments("CartPole-v1", 1).limit is None
