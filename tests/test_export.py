@@ -18,7 +18,7 @@ from torch import nn
 
 from common import artifact, example
 from common.execute import Options, execute
-from common.export import capture, compiled, table
+from common.export import capture, compiled, formats, table
 from common.export.capture import Watched
 from common.export.compare import Row
 from common.export.export import export
@@ -143,6 +143,21 @@ def test_attention_norms_and_masks_stay_in_floats(runs: Runs, exports: Exports) 
     }
     assert not {"ngrams.weight", "ngrams.ratios"} & weights  # their product is one table
     assert exports(run, "torch-export", "int8")[1].difference > 0
+
+
+def test_int8_weights_are_right_on_every_cpu(runs: Runs, exports: Exports, tmp_path: Path) -> None:
+    """Without VNNI two products are added in 16 bits, and what does not fit is cut: seven bits for weights do fit."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    file = exports(runs("vision.train"), "onnx", "int8")[0] / "model.onnx"
+    assert 32 < formats.largest_weight(file) <= formats.SEVEN_BITS
+    assert 2 * 255 * formats.SEVEN_BITS < 2**15
+    wide = numpy_helper.from_array(np.array([-128, 3], np.int8), "w")
+    graph = helper.make_graph([], "wide", [], [], [wide])
+    onnx.save(helper.make_model(graph), tmp_path / "wide.onnx")
+    assert formats.largest_weight(tmp_path / "wide.onnx") == 128
 
 
 def test_int8_of_a_generator_takes_its_ranges_from_seeds(runs: Runs) -> None:

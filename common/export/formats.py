@@ -74,6 +74,7 @@ def _write_executorch(program: ExportedProgram, path: Path) -> None:
 
 FOLDED = 2**26  # numbers in a constant that is computed from others before the file is written
 # What has weights. 8-bit sums, norms and attention cost a fine-tuned MiniLM ten points and are no faster.
+SEVEN_BITS = 64  # the largest 8-bit weight that is right on every CPU, see `largest_weight`
 INT8 = ["Conv", "ConvTranspose", "Gather", "Gemm", "MatMul"]
 
 WRITERS: dict[str, Callable[[ExportedProgram, Path], None]] = {
@@ -109,8 +110,27 @@ def _write_onnx(program: ExportedProgram, path: Path, int8: Sequence[tuple[Tenso
     quantize_static(
         proto, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=INT8,
+        # 7 bits for weights: CPUs without VNNI add two products in 16 bits, and 2 × 255 × 127 does not fit there.
+        reduce_range=True,
         extra_options={"MatMulConstBOnly": True},
     )  # fmt: skip
+    largest = largest_weight(path)
+    if largest > SEVEN_BITS:
+        what = f"The int8 weights go up to {largest}; on a CPU without VNNI their products would not fit."
+        raise UserError(what, "Use --quantize int8-weight, and tell us.")
+
+
+def largest_weight(path: Path) -> int:
+    """The largest 8-bit weight of an ONNX file, by its size; 0 where there is none.
+
+    Up to SEVEN_BITS the file computes the same on every CPU: two products with 8-bit activations then fit into the 16
+    bits in which older CPUs add them, 2 × 255 × 64 = 32,640.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    weights = [w for w in onnx.load(path).graph.initializer if w.data_type == onnx.TensorProto.INT8]
+    return max((int(abs(numpy_helper.to_array(w).astype("int16")).max(initial=0)) for w in weights), default=0)
 
 
 def _is_foldable(node: Any) -> bool | None:
