@@ -1,4 +1,5 @@
-# Every target makes .venv when there is none; the marker file makes the second call instant.
+# Every target makes .venv when there is none. Two marker files make the second call instant: `demo` needs what a user
+# installs, everything else also what developers do.
 #   make TORCH_INDEX=https://download.pytorch.org/whl/cpu setup      wheels for CPU only, ROCm, ...
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -10,26 +11,33 @@ CIFAR ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+DEVELOP := $(VENV)/.ready-dev
+# From TORCH_INDEX alone, where it is given: beside another index pip would take the newest of both.
+torch = $(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet -c constraints.txt --index-url $(TORCH_INDEX) $(1))
 
 .PHONY: setup demo test conformance lint bench gpu lock clean
 
-setup: $(READY)
+setup: $(DEVELOP)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 to 3.13 is needed, this is " + sys.version.split()[0] + "; say make PYTHON=python3.12") if not (3, 10) <= sys.version_info[:2] <= (3, 13) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision torchaudio)
+	$(call torch,torch torchvision)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(DEVELOP): $(READY)
+	$(call torch,torchaudio)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	@touch $(READY)
+	@touch $@
 
 demo: $(READY)  ## train a classifier on real data and show its results
 	$(BIN)/python -m vision.train
 
-test: $(READY)
+test: $(DEVELOP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-lint: $(READY)
+lint: $(DEVELOP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -38,15 +46,15 @@ lint: $(READY)
 # sagemaker-training runs tuning trials. Its pins (protobuf 3, ...) fit no current environment, so it gets a folder of its
 # own; where that can't be built (it needs a C compiler) its tests are skipped and say so.
 TOOLKIT := $(VENV)/sagemaker-training
-conformance: $(READY)  ## every example under AWS's own tools
+conformance: $(DEVELOP)  ## every example under AWS's own tools
 	@test -d $(TOOLKIT) || $(BIN)/python -m pip install --quiet --no-deps --target $(TOOLKIT) sagemaker-training==5.1.4 \
 		gevent greenlet inotify_simple paramiko invoke bcrypt pynacl retrying werkzeug zope.event zope.interface || true
 	$(BIN)/python -m pytest -m conformance -ra --numprocesses auto
 
-bench: $(READY)  ## every figure of the README, measured here
+bench: $(DEVELOP)  ## every figure of the README, measured here
 	$(BIN)/python -m tests.bench $(BENCH) $(if $(DATA),--data $(DATA)) $(if $(PEER),--peer $(PEER)) $(if $(CIFAR),--cifar $(CIFAR))
 
-# No $(READY): a machine with a GPU may have its packages in place and no way to install others.
+# No marker: a machine with a GPU may have its packages in place and no way to install others.
 gpu:  ## every example and the GPU's figures on a machine with one, within five minutes
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu $(GPU) $(if $(DATA),--data $(DATA)) $(if $(PEER),--peer $(PEER))
 

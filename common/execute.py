@@ -204,12 +204,12 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
     sections += report.classification_sections(metrics) + run.sections
     sections.sort(key=lambda section: not section.first)
     saved = read_json(run.folder / "config.json")
-    settings = {name: str(value) for name, value in saved.pop("config").items()}
-    hardware = {name: str(value) for name, value in saved.items()}
+    settings: dict[str, Any] = saved.pop("config")
+    hardware: dict[str, Any] = saved
     if run.provenance:
         settings["data"] = run.provenance
     if "not_repeatable" in run.state:
-        hardware["not_bit_reproducible"] = ", ".join(run.state["not_repeatable"])
+        hardware["not_bit_reproducible"] = run.state["not_repeatable"]
     hardware |= {f"seconds_{name}": f"{value:.1f}" for name, value in seconds.items()}
     report.write(run.folder / "report.html", report.page(task, run.folder.name, metrics, sections, settings | hardware))
     if "confusion" in metrics.details:

@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from common.labels import label
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
@@ -143,7 +145,7 @@ def _band(name: str, runs: Sequence[Sequence[tuple[float, float]]]) -> Figure:
     lines = [np.array(points).T for points in runs]  # each [2, points]
     grid = np.unique(np.concatenate([x for x, _ in lines]))
     values = np.stack([np.interp(grid, x, y, right=np.nan) for x, y in lines])  # [runs, steps]
-    title = name.replace("_", " ")
+    title = label(name)
     with canvas(f"{title} by step, {len(runs)} runs", 3.6, 2.5) as (figure, (ax,)):
         ax.fill_between(grid, np.nanmin(values, 0), np.nanmax(values, 0), color=SECOND, alpha=0.35, linewidth=0)
         ax.plot(grid, np.nanmean(values, 0), color=ACCENT, marker="o" if len(grid) == 1 else None, markersize=4)
@@ -188,7 +190,7 @@ def _split(key: str) -> tuple[str, str]:
 def _curve(name: str, parts: Mapping[str, list[tuple[float, float]]], unit: str) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
-    title = "learning rate" if name in _RATES else name.replace("_", " ")
+    title = label(name)
     values = [y for points in parts.values() for _, y in points]
     with canvas(f"{title} by {unit}", 3.6, 2.5) as (figure, (ax,)):
         for part in sorted(parts):  # train, then validation above it

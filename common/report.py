@@ -15,6 +15,7 @@ from torch import Tensor
 
 from common import class_plots, frames, plots
 from common.files import write_whole
+from common.labels import heading, text
 from common.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
 
 # Nothing is loaded from elsewhere and no script runs, even if a text should ever slip through unescaped.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-WORDS = {"f1": "F1", "roc": "ROC", "auc": "AUC", "top5": "top-5", "miou": "mIoU", "map": "mAP", "bleu": "BLEU"}
-WORDS |= {
-    "cv": "CV",
-    "tfidf": "TF-IDF",
-    "mse": "MSE",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "wer": "WER",
-}
 
 
 @dataclass(frozen=True)
@@ -71,9 +61,9 @@ def pictures(title: str, pictures: Sequence[Picture], note: str = "") -> Section
 def _picture(picture: Picture) -> str:
     photo = ' class="photo"' if max(picture.image.shape[1:]) > 64 else ""  # smaller ones keep their square pixels
     caption, detail = _breakable(picture.caption), _breakable(picture.detail)
-    text = escape(f"{picture.caption} {picture.detail}".strip())
+    alt = escape(f"{picture.caption} {picture.detail}".strip())
     return (
-        f'<figure><img{photo} src="{frames.data_uri(picture.image)}" alt="{text}" loading="lazy">'
+        f'<figure><img{photo} src="{frames.data_uri(picture.image)}" alt="{alt}" loading="lazy">'
         f"<figcaption>{caption}{f'<span>{detail}</span>' if detail else ''}</figcaption></figure>\n"
     )
 
@@ -93,12 +83,12 @@ def animation(title: str, content: bytes, alt: str, note: str = "") -> Section:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> Section:
     """A table, on half a page up to six columns; numbers stand at the right, None in their column is a dash."""
     numeric = [all(type(row[i]) in (int, float, NoneType) for row in rows) for i in range(len(columns))]
-    long = [any(len(str(row[i])) > 12 for row in rows) for i in range(len(columns))]  # not one word a line on a phone
+    long = [any(len(text(row[i])) > 12 for row in rows) for i in range(len(columns))]  # not one word a line on a phone
     side = [' class="right"' if n else ' class="long"' if x else "" for n, x in zip(numeric, long, strict=True)]
     head = "".join(f'<th scope="col"{s}>{escape(c)}</th>' for c, s in zip(columns, side, strict=True))
     lines = []
     for row in rows:
-        texts = [_number(c, x) if number else str(x) for c, x, number in zip(columns, row, numeric, strict=True)]
+        texts = [_number(c, x) if number else text(x) for c, x, number in zip(columns, row, numeric, strict=True)]
         lines.append(
             "<tr>" + "".join(f"<td{s}>{_breakable(t)}</td>" for t, s in zip(texts, side, strict=True)) + "</tr>"
         )
@@ -113,7 +103,8 @@ def figure(title: str, fig: Figure | Sequence[Figure], note: str = "") -> Sectio
     figures = list(fig) if isinstance(fig, Sequence) else [fig]
     inches = sum(float(f.get_size_inches()[0]) for f in figures)
     drawn = "".join(f"<div>{plots.svg(f)}</div>\n" for f in figures)
-    return Section(title, f'<div class="figures">{drawn}</div>', note, wide=inches > 6)
+    style = f' style="{_tiling(len(figures), (2, 3, 4), (2,))}"' if len(figures) > 3 else ""
+    return Section(title, f'<div class="figures"{style}>{drawn}</div>', note, wide=inches > 6)
 
 
 def classification_sections(metrics: Metrics) -> list[Section]:
@@ -161,15 +152,9 @@ def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str], count: 
     return table("Most frequent confusions", ("true", "predicted", "n", "% of class"), rows)
 
 
-def _label(name: str) -> str:
-    """'f1_macro' -> 'F1 macro'."""
-    text = " ".join(WORDS.get(word, word) for word in name.split("_"))
-    return text[:1].upper() + text[1:]
-
-
-def _breakable(text: str) -> str:
+def _breakable(plain: str) -> str:
     """Escaped; a line may break after the underscores, dots and slashes of a name, but not within a number."""
-    return re.sub(r"([_/\\]|\.(?!\d))(?=\w)", r"\1<wbr>", escape(text))
+    return re.sub(r"([_/\\]|\.(?!\d))(?=\w)", r"\1<wbr>", escape(plain))
 
 
 def _number(name: str, value: float | int | None) -> str:
@@ -190,7 +175,7 @@ def page(
     subtitle: str,
     metrics: Metrics | None,
     sections: Sequence[Section],
-    facts: Mapping[str, str],
+    facts: Mapping[str, Any],
 ) -> str:
     """The whole report as HTML, the same bytes for the same input.
 
@@ -221,16 +206,25 @@ def _headline(metrics: Metrics) -> str:
     if "n" in values:
         around.append(f"<span>test samples</span>{_number('n', values['n'])}")
     rest = {key: x for key, x in values.items() if key not in (name, f"{name}_low", f"{name}_high", "n")}
-    tiles = "".join(f"<div><dt>{escape(_label(k))}</dt><dd>{_number(k, x)}</dd></div>\n" for k, x in rest.items())
+    tiles = "".join(f"<div><dt>{escape(heading(k))}</dt><dd>{_number(k, x)}</dd></div>\n" for k, x in rest.items())
     notes = "".join(f"<li>{escape(note[:1].upper() + note[1:])}.</li>" for note in metrics.notes)
     return (
-        f'<div class="headline"><div><div class="name">{escape(_label(name))}</div>'
+        f'<div class="headline"><div><div class="name">{escape(heading(name))}</div>'
         f'<div class="number">{number}</div></div>\n'
-        + "".join(f'<div class="around">{text}</div>\n' for text in around)
+        + "".join(f'<div class="around">{part}</div>\n' for part in around)
         + "</div>\n"
-        + (f'<dl class="values">{tiles}</dl>\n' if tiles else "")
+        + (f'<dl class="values" style="{_tiling(len(rest), (5, 6, 7), (3, 4, 5))}">{tiles}</dl>\n' if tiles else "")
         + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
     )
+
+
+def _tiling(count: int, wide: Sequence[int], narrow: Sequence[int]) -> str:
+    """How many tiles stand in a row on a laptop and on a tablet: no last row of a single one, and few empty places."""
+
+    def columns(choices: Sequence[int]) -> int:
+        return min(choices, key=lambda n: (count > n and count % n == 1, -count % n, -n))
+
+    return f"--columns: {columns(wide)}; --fewer: {columns(narrow)}"
 
 
 def _section(section: Section) -> str:
@@ -239,8 +233,8 @@ def _section(section: Section) -> str:
     return f'<section{wide}><h2>{title}</h2><p class="note">{note}</p>\n<div>{section.body}</div></section>\n'
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "".join(f"<div><dt>{_breakable(k)}</dt><dd>{_breakable(str(v))}</dd></div>\n" for k, v in facts.items())
+def _facts(facts: Mapping[str, Any]) -> str:
+    rows = "".join(f"<div><dt>{_breakable(k)}</dt><dd>{_breakable(text(v))}</dd></div>\n" for k, v in facts.items())
     return f'<details open><summary>The run</summary>\n<dl class="facts">{rows}</dl></details>\n' if facts else ""
 
 

@@ -99,7 +99,7 @@ class Run:
         self._window = Window()
         self._saved_at, self._save_seconds, self._saved_step = time.monotonic(), 0.0, -1
         self._signal = 0
-        self._log_every = 1
+        self._log_every, self._total = 1, 0
         self._save_every: int | None = None
         self._device_said = False
         if config.device != "auto" or self.device.type == "cpu":
@@ -230,7 +230,7 @@ class Run:
         total = epochs * per_epoch if batches is not None else per_epoch
         if steps is not None:
             total = min(total, steps) if batches is not None else steps
-        self._log_every = max(10, total // LOG_LINES)
+        self._total, self._log_every = total, max(10, total // LOG_LINES)
         self._save_every = checkpoint_every
         self._begin(total)
         began, spent = time.monotonic(), self.train_seconds
@@ -310,7 +310,9 @@ class Run:
 
     def _after_step(self, last: bool) -> None:
         self.progress.update(self.step, self.epoch + 1)
-        if last or self.step % self._log_every == 0:
+        # What is left behind the last whole window joins it: a mean of a few steps would stand apart in the chart.
+        whole = self.step % self._log_every == 0 and self._total - self.step >= self._log_every
+        if last or whole:
             self.flush()  # before the checkpoint, so that no line is written a second time after a resume
         # Ranks see signals and clocks differently; they act on the largest of what they say.
         wish = distributed.agree(float(self._signal) or (0.5 if self._due() else 0.0))

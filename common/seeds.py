@@ -76,7 +76,7 @@ def page(task: str, summary: dict[str, Any], results: Sequence[dict[str, Any]], 
     ]  # fmt: skip
     columns = ["metric", "mean", "std", *(f"seed {seed}" for seed in seeds)]
     sections.append(report.table("Every metric", columns, [list(map(_plain, row)) for row in rows]))
-    facts = {name: str(value) for name, value in results[0]["config"].items() if name != "seed"}
+    facts = {name: value for name, value in results[0]["config"].items() if name != "seed"}
     subtitle = f"Seeds {', '.join(map(str, seeds))}; mean and sample standard deviation"
     return report.page(task, subtitle, Metrics(headline, top), sections, facts)
 

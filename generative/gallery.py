@@ -130,4 +130,4 @@ def film(folder: Path) -> report.Section:
     files = sorted((folder / "samples").glob("epoch-*.png"))
     content = frames.gif([frames.read_png(file.read_bytes()) for file in files], fps=5)
     note = f"The same latents at {len(files)} moments of the training, by the averaged generator."
-    return report.animation("Training", content, "samples at fixed latents during training", note)
+    return report.animation("Samples during training", content, "samples at fixed latents during training", note)

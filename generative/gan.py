@@ -341,10 +341,10 @@ def test(
     notes = [
         f"distances are in the {quality.FEATURES} features of a classifier trained by us on this data's training "
         "split; they are not Inception FIDs and compare on this data set only",
-        f"frechet_floor is the distance of {len(train):,} training images from the test split, which "
+        f"the Fréchet floor is the distance of {len(train):,} training images from the test split, which "
         f"{count:,} samples can hardly beat; training images reach precision {ceiling[0]:.2f} and recall "
         f"{ceiling[1]:.2f}",
-        f"modes counts the classes, of {classes}, that samples reach",
+        f"modes are the classes, of {classes}, that samples reach",
     ]
     if inception is not None:
         device = next(inception.parameters()).device

@@ -159,7 +159,7 @@ def test_table_aligns_numbers_and_prints_missing_ones() -> None:
     assert body.count('class="right"') == 3  # head and both cells of f1
     assert '<td class="right">0.5000</td>' in body
     assert '<td class="right">–</td>' in body
-    assert "<td>True</td>" in body
+    assert "<td>yes</td>" in body
     assert "<td>y_<wbr>z</td>" in body
 
 
@@ -181,6 +181,31 @@ def test_tiny_evaluations_have_their_sections(n: int) -> None:
     assert titles[0] == "Confusion matrix"
     assert titles[-1] == "Reliability"
     assert ("ROC curves" in titles) == (n > 1)
+
+
+def test_no_tile_stands_alone_in_the_last_row() -> None:
+    for count in range(1, 41):
+        metrics = Metrics("a", {f"m{i}": 0.5 for i in range(count)} | {"a": 0.5})
+        html = report.page("t", "s", metrics, [], {})
+        found = re.search(r'class="values" style="--columns: (\d); --fewer: (\d)"', html)
+        assert found
+        for columns in map(int, found.groups()):
+            assert count <= columns or count % columns != 1, (count, columns)
+
+
+def test_names_and_settings_read_as_words() -> None:
+    values: dict[str, float | int] = {"frechet_distance": 3.0, "frechet_floor": 1.0, "f1_macro": 0.5}
+    settings = {"versions": {"torch": "2.14", "numpy": "2.4"}, "plan": {"channels_last": False}, "sizes": [3, 5]}
+    html = report.page("t", "s", Metrics("frechet_distance", values), [], {**settings, "none": {}, "flip": True})
+    text = Elements(html).text
+    for part in ("Fréchet distance", "Fréchet floor", "F1 macro", "torch 2.14, numpy 2.4", "channels last no", "3, 5"):
+        assert part in text
+    assert not re.search(r"[{}\[\]]|True|False|None", text[text.index("The run") :])
+
+
+def test_a_chart_says_what_it_shows() -> None:
+    titles = [figure.axes[0].get_title("left") for figure in plots.curves([{"step": s, "q": 1.0 + s} for s in (1, 2)])]
+    assert titles == ["mean action value (Q)"]
 
 
 # --- writing -----------------------------------------------------------------------------------------------

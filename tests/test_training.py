@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from common.config import Config
+from common.run import Run
 from common.step import MovingAverage
+from common.tracking import read_history
 
 
 def test_a_moving_average_follows_the_formula_and_copies_whole_numbers() -> None:
@@ -24,3 +28,16 @@ def test_a_moving_average_follows_the_formula_and_copies_whole_numbers() -> None
         torch.testing.assert_close(average.module.weight, torch.full((2,), expected[-1]))
     assert average.module.num_batches_tracked == 30
     assert average.module.keys.item() == 2**53 + 1
+
+
+def test_the_last_mean_of_a_log_stands_for_as_many_steps_as_the_others(tmp_path: Path) -> None:
+    """A mean of the two steps that were left over stood apart in the chart."""
+    run = Run(tmp_path / "run", "toy", Config(device="cpu"), quiet=True)
+    try:
+        for step in run.loop(steps=72):
+            run.log(loss=float(step))
+    finally:
+        run.tracker.close()
+    rows = read_history(tmp_path / "run")
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60, 72]
+    assert rows[-1]["loss"] == sum(range(60, 72)) / 12

@@ -171,7 +171,7 @@ def page(rows: list[dict[str, Any]], said: dict[str, Any], seeds: list[int]) -> 
         report.table("Side by side", list(COLUMNS.values()), cells, note),
         report.figure("Accuracy against training time", tradeoff(ranked), "Up and to the left is better."),
     ]
-    facts = {"device": device.describe(torch.device("cpu")), **{name: str(value) for name, value in said.items()}}
+    facts = {"device": device.describe(torch.device("cpu")), **said}
     return report.page("Network families compared", f"on {said['data']}", None, sections, facts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from common import report
 from common.config import Range
@@ -39,7 +40,7 @@ def html(found: Found) -> str:
         report.figure("Parallel coordinates", lines, "Each line is a complete trial; the best quarter stands out.")
     )
     sections.append(_trials(found))
-    facts = {name: str(value) for name, value in found.fixed.items()}
+    facts: dict[str, Any] = dict(found.fixed)
     facts |= {f"range of {name}": _words(where) for name, where in found.ranges.items()}
     facts |= {"strategy": found.strategy, "model": found.model}
     subtitle = f"{example.name}: {len(rows)} trials, {found.strategy}"

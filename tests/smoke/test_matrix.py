@@ -54,6 +54,10 @@ def test_tiny_training_ends_with_a_whole_run(name: str, trained: dict[str, Any])
     report = (run / "report.html").read_text()
     assert report.startswith("<!doctype html>")
     assert "://" not in report.replace("http://www.w3.org/", "")  # self-contained
+    titles = re.findall(r"<h2>(.*?)</h2>", report)
+    assert len(set(titles)) == len(titles), titles
+    facts = report[report.index('<dl class="facts">') :]
+    assert not re.search(r"<dd>[\[{(]|<dd>(None|True|False)<", facts), facts  # no setting as Python prints it
     assert list(run.glob("events.out.tfevents*"))
     assert (run / "metrics.jsonl").read_text().count("\n") >= 2
     saved = artifact.load(run)
