@@ -9,9 +9,11 @@ python -m common.predict RUN --value 7 --value 8 --out faces   answers that are 
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -22,6 +24,7 @@ from common.errors import UserError
 from common.example import Predictor
 from common.rows import Layout, RowWriter, rows_done
 
+HOPELESS = 20  # lines that fail, the first ones of a file, after which the rest is not tried
 FAILED = 1  # exit code: everything was tried, some files gave an error instead of an answer
 
 
@@ -58,15 +61,41 @@ def main(
     from common import device  # here: a mistake in the arguments is said without waiting for torch
 
     device.set_threads()
-    failed = sum(1 for source in sources if done.get(source.name))
+    errors = [error for source in sources if (error := done.get(source.name))]
+    left = [source for source in sources if source.name not in done]
+    batches = predict_all(predictor, left, batch_size)
+    # A file of another kind has an error on every line: said once, instead of a hundred thousand times.
+    begun = _first_rows(batches, len(left)) if lines and not done else []
     with RowWriter(target, layout) as writer:
-        for rows in predict_all(predictor, [s for s in sources if s.name not in done], batch_size):
+        for rows in chain(begun, batches):
             writer.write(rows)
-            failed += sum("error" in row for row in rows)
+            errors += [row["error"] for row in rows if "error" in row]
     passed_over = sum(s.name in done for s in sources)
-    note = f"{len(sources)} inputs, {failed} failed" + (f", {passed_over} done before" if passed_over else "")
+    note = f"{len(sources)} inputs, {len(errors)} failed" + (f", {passed_over} done before" if passed_over else "")
     sys.stderr.write(note + (f": {out}\n" if target else "\n"))
-    return FAILED if failed else 0
+    if errors:
+        sys.stderr.write(f"the first error: {errors[0]}\n")
+    return FAILED if errors else 0
+
+
+def _first_rows(batches: Iterator[list[dict[str, Any]]], count: int) -> list[list[dict[str, Any]]]:
+    """The batches up to the first answer.
+
+    Raises:
+        UserError: there is none among the first HOPELESS inputs, and there are more.
+    """
+    begun: list[list[dict[str, Any]]] = []
+    for rows in batches:
+        begun.append(rows)
+        tried = sum(map(len, begun))
+        if any("error" not in row for row in rows):
+            break
+        if HOPELESS <= tried < count:
+            first = begun[0][0]["error"]
+            raise UserError(
+                f"None of the first {tried} lines is an input of this model: {first}", "Is it the right file?"
+            )
+    return begun
 
 
 def find_sources(
@@ -79,11 +108,16 @@ def find_sources(
     """
     if not (files or values or lines):
         raise UserError("There is nothing to predict.", "Name files, or give --value INPUT or --lines FILE.")
-    sources = [Source(str(path), path) for path in find_files(files, suffixes)]
-    sources += [Source(text, text.encode()) for text in values]
+    sources = [Source(readable(str(path)), path) for path in find_files(files, suffixes)]
+    sources += [Source(readable(text), os.fsencode(text)) for text in values]  # as the shell gave them
     for name in lines:
         sources += [Source(f"{name}:{number}", line) for number, line in enumerate(_read_lines(name), start=1)]
     return list({source.name: source for source in sources}.values())
+
+
+def readable(text: str) -> str:
+    """A file name or an argument as text that can be written; bytes that are no UTF-8 become \\xNN."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _read_lines(name: str) -> list[bytes]:
@@ -111,7 +145,7 @@ def predict_all(predictor: Predictor, sources: Sequence[Source], batch_size: int
             good = [item for item in items if not isinstance(item, UserError)]
             answers = iter(predictor.predict(good) if good else [])
             yield [
-                {"file": source.name, "error": item.what} if isinstance(item, UserError)
+                {"file": source.name, "error": readable(item.what)} if isinstance(item, UserError)
                 else {"file": source.name, **next(answers)}
                 for source, item in zip(chunk, items, strict=True)
             ]  # fmt: skip
@@ -134,11 +168,11 @@ def find_files(arguments: Sequence[str], suffixes: Sequence[str]) -> list[Path]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and p.is_file())
+            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and _is_file(p))
             matches = [p for p in inside if not p.name.startswith(".")]
             if not matches:
                 raise UserError(f"The folder {path} holds no file ending in {', '.join(suffixes)}.")
-        elif path.exists():
+        elif path.exists() or path.is_symlink():
             matches = [path]
         else:
             matches = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if Path(p).is_file()]
@@ -148,6 +182,11 @@ def find_files(arguments: Sequence[str], suffixes: Sequence[str]) -> list[Path]:
                 )
         found.update(dict.fromkeys(matches))
     return list(found)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a row is due: for a file, and for a link to one that is gone."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _check_out(out: str | None, pictures: bool) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -160,7 +161,9 @@ def test_a_broken_file_gets_a_row_and_the_others_their_answers(
         (tmp_path / file).write_bytes(content)
     out = tmp_path / name
     code, _, errors = command("common.predict", run, tmp_path / "*.png", "--batch-size", 2, "--out", out)
-    assert (code, errors) == (1, f"4 inputs, 2 failed: {out}\n")
+    assert code == 1
+    assert errors.startswith(f"4 inputs, 2 failed: {out}\nthe first error: ")
+    assert len(errors.splitlines()) == 2
     rows = {Path(row["file"]).name: row for row in read_rows(out)}
     assert rows["a.png"]["class"] == rows["d.png"]["class"] == "rows"
     assert "damaged" in rows["b.png"]["error"]
@@ -296,3 +299,24 @@ def test_probabilities_of_a_row_are_ranked_and_ties_keep_the_order_of_the_classe
     (row,) = class_rows(torch.tensor([[0.0, 3.0, 0.0]]), ["a", "b", "c"])
     assert row["class"] == "b"
     assert list(row["probabilities"]) == ["b", "a", "c"]
+
+
+def test_a_name_that_is_not_utf_8_and_a_link_to_nothing_get_rows(
+    tmp_path: Path, trained: tuple[Path, Path], command: Command
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    odd = os.fsencode(folder) + b"/caf\xe9.png"
+    with open(odd, "wb") as file:  # noqa: PTH123  # a Path would take it as well, but this is what the disk holds
+        file.write(next((trained[1] / "rows").iterdir()).read_bytes())
+    (folder / "gone.png").symlink_to(tmp_path / "nothing.png")
+    out = tmp_path / "answers.jsonl"
+    for place in (("--out", str(out)), ("--out", str(out)), ()):  # once more continues: both are done
+        code, stdout, stderr = command("common.predict", trained[0], folder, *place)
+        assert (code, "Traceback" in stderr) == (1, False), stderr
+        text = stdout if not place else out.read_text(encoding="utf-8")
+        rows = {row["file"]: row for row in map(json.loads, text.splitlines())}
+        assert list(rows) == [f"{folder}/caf\\xe9.png", f"{folder}/gone.png"]
+        assert rows[f"{folder}/caf\\xe9.png"]["class"] in CLASSES
+        assert "No such file" in rows[f"{folder}/gone.png"]["error"]
+        assert "the first error: " in stderr

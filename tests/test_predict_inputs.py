@@ -164,3 +164,21 @@ def test_mistakes(serve: Any, tmp_path: Path) -> None:
         predict.main("run")
     with pytest.raises(UserError, match=r"Can't read .*nowhere.txt: No such file"):
         predict.main("run", lines=[str(tmp_path / "nowhere.txt")])
+
+
+def test_the_first_error_is_said_on_stderr(serve: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    serve("seed")
+    assert predict.main("run", value=["-7", "8"]) == 1
+    assert "2 inputs, 1 failed\nthe first error: -7 is no seed: -7" in capsys.readouterr().err
+
+
+def test_a_file_of_another_kind_is_given_up_after_a_few_lines(serve: Any, tmp_path: Path) -> None:
+    serve("observation")
+    wrong, out = tmp_path / "wrong.bin", tmp_path / "answers.jsonl"
+    wrong.write_bytes(b"\xff\xfe garbage\n" * 10_000)
+    with pytest.raises(UserError, match="None of the first 64 lines is an input of this model: "):
+        predict.main("run", lines=[str(wrong)], out=str(out))
+    assert not out.exists()
+    wrong.write_bytes(b"x\n" * 30 + b"[1, 2]\n")  # few of them: each gets its row
+    assert predict.main("run", lines=[str(wrong)], out=str(out)) == 1
+    assert len(out.read_text().splitlines()) == 31
