@@ -36,6 +36,7 @@ def option(
     choices: tuple[str, ...] = (),
     unset: str = "",
     tune: Range | tuple[Any, ...] | None = None,
+    grows: bool = False,
 ) -> Any:
     """A config field with its help and its bounds.
 
@@ -48,10 +49,11 @@ def option(
             whatever starts with `folder:`.
         unset: what --help shows as the default in place of None, such as "by data set".
         tune: where tuning looks: a range of numbers, or the values to choose from; None where it leaves it alone.
+        grows: a run that is resumed may be given a larger value, and trains on.
     """
     metadata = {
         "help": help, "group": group, "at_least": at_least, "above": above, "at_most": at_most,
-        "choices": choices, "unset": unset, "tune": tune,
+        "choices": choices, "unset": unset, "tune": tune, "grows": grows,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -37,8 +37,8 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
     folder = find_run(options.resume, Path(options.out), example.name) if options.resume else None
     folder = distributed.share(folder)  # before rank 0 makes a new one, which the others would find
     if folder is not None:
-        config = resumed_config(example, folder, asked)
-        if (folder / "result.json").exists():
+        config, longer = resumed_config(example, folder, asked)
+        if (folder / "result.json").exists() and not longer:
             return _show_finished(folder, options)
     else:
         config = example.config.tiny() if options.tiny else example.config()
@@ -50,6 +50,8 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
     try:
         if resume:
             run.lock = _alone(folder)
+            if longer:
+                _lengthen(folder, config)
             if distributed.share((folder / "result.json").exists()):  # by whoever had the lock before
                 return _show_finished(folder, options)
         metrics = _train(example, run, options)
@@ -137,21 +139,33 @@ def check_tracking(options: Options) -> None:
         mlflow_tracking.check()
 
 
-def resumed_config(example: Example, folder: Path, asked: dict[str, Any]) -> Config:
-    """The config that a run was started with; UserError where the user asks for another."""
+def resumed_config(example: Example, folder: Path, asked: dict[str, Any]) -> tuple[Config, bool]:
+    """The config that a run was started with, and whether it is to train longer; UserError for any other change."""
     saved = read_json(folder / "config.json")
     if saved.get("example") != example.name:
         raise UserError(f"{folder} is a run of {saved.get('example')}, not of {example.name}.")
     config = example.config().with_values(saved.get("config", {}), f"{folder}/config.json")
     free = {f.name for f in dataclasses.fields(config) if f.metadata["group"] == "Run"} | {"data_dir"}
     config = config.with_values({name: asked[name] for name in free & asked.keys()})  # they do not change the result
+    grow = {f.name for f in dataclasses.fields(config) if f.metadata["grows"]} & asked.keys()
+    more = {name: asked[name] for name in grow if asked[name] > (getattr(config, name) or 0)}
+    config = config.with_values(more)
     for name, value in asked.items():
         if getattr(config, name) != value:
             raise UserError(
                 f"--resume: {folder} was made with --{name.replace('_', '-')} {getattr(config, name)}, not {value}.",
                 "Drop that flag to continue the run, or drop --resume to start another.",
             )
-    return config
+    return config, bool(more)
+
+
+def _lengthen(folder: Path, config: Config) -> None:
+    """Turns a run, finished or not, into one that is on its way to more steps."""
+    if distributed.rank() == 0:
+        saved = read_json(folder / "config.json")
+        (folder / "result.json").unlink(missing_ok=True)  # first: a run with a result is never continued
+        write_json(folder / "config.json", saved | {"config": config.to_dict()})
+    distributed.share(None)  # all wait for it
 
 
 def _finish(example: Example, run: Run, metrics: Metrics, options: Options, total: float) -> dict[str, Any]:

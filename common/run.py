@@ -387,12 +387,13 @@ class Run:
         if distributed.world() > 1:  # each rank its own stream, for dropout
             torch.manual_seed(device.mix_seed(self.config.seed, "rank", distributed.rank()))
         if self.resume:
-            clock = self._restore()
+            clock = self._restore(total)
         else:
             if distributed.rank() == 0:
                 self._create()
             self.folder = distributed.share(self.folder)
             self.checkpoints = checkpoint.Checkpoints(self.folder / "checkpoints")
+        self.state |= {"total": total, "legs": self.state.get("legs", [0])}
         self.tracker.close()
         self.tracker = Tracker(self.folder if distributed.rank() == 0 else None, self.step, clock)
         self.progress.start(total, self.step)
@@ -421,7 +422,7 @@ class Run:
         )
         self.progress.say(f"run        {self.folder}")
 
-    def _restore(self) -> float:
+    def _restore(self, total: int) -> float:
         step, state, damaged = self.checkpoints.latest()
         for line in damaged:
             self.progress.say(f"warning: {line} Using the one before it.")
@@ -436,21 +437,37 @@ class Run:
         parts = dict(state["parts"])
         if distributed.rank() > 0 and self._own:
             parts |= checkpoint.read(self._own_checkpoints().folder / f"step-{step}.pt")
+        self.state, self.step = state["state"], step
+        longer = self._begin_leg(total)
         for name, part in {**self._tracked, **self._own}.items():
             if name not in parts:
                 raise UserError(f"The checkpoint of {self.folder} holds no {name}.", "It was made by another version.")
+            restarts = hasattr(part, "restart") and len(self.state["legs"]) > 1
+            if restarts:
+                part.restart(total - self.state["legs"][-1])
+            if restarts and longer:
+                continue
             try:
                 part.load_state_dict(parts[name])
             except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
                 what = f"The {name} in the checkpoint of {self.folder} does not fit what its config.json describes."
                 raise UserError(what, "It was changed, or made by another version.") from error
-        self.state, self.step = state["state"], step
         self._saved_step = step
         self._window.load(state["window"])
         device.set_rng_state(state["rng"][distributed.rank()], self.device)
         self.train_seconds = state["seconds"]["train"]
         self.progress.say(f"resume     {self.folder} at step {step}")
         return float(state["seconds"]["total"])
+
+    def _begin_leg(self, total: int) -> bool:
+        """Whether the run was given more steps than it had: they are a leg with schedules of its own."""
+        legs = self.state.setdefault("legs", [0])
+        if total <= self.state.get("total", total):
+            return False
+        legs.append(self.step)
+        self.state.pop("stopped", None)
+        self.progress.say(f"longer     {total - self.step:,} steps from here, with a schedule of their own")
+        return True
 
     # -- signals ----------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ def fit(
     """
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
     steps, every = epochs * len(train), validate_every or len(train)
-    schedules = [scheduler(schedule, each, steps, warmup=len(train)) for each in optimizers]
+    schedules = [Schedule(schedule, each, steps, warmup=len(train)) for each in optimizers]
     average = MovingAverage(model, ema) if ema else None
     step = Step(run, model, loss_fn, optimizers, count=count, accumulate=accumulate, clip=clip, average=average)
     run.track(model=model, scaler=step.scaler)
@@ -92,6 +92,42 @@ def fit(
 def numbered(name: str, number: int) -> str:
     """A name for the first of its kind, and the name with a number for those after it."""
     return f"{name}_{number}" if number else name
+
+
+class Schedule:
+    """A learning-rate schedule of one optimiser; a run that is made longer begins another for the steps it got.
+
+    Args:
+        name, warmup: as of `scheduler`.
+        steps: of the run.
+        every: of how many steps of the run the optimiser does one.
+    """
+
+    def __init__(self, name: str, optimizer: Optimizer, steps: int, warmup: int = 0, every: int = 1) -> None:
+        self._name, self._optimizer, self._warmup, self._every = name, optimizer, warmup, every
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self.restart(steps)
+
+    def restart(self, steps: int) -> None:
+        """Begins again, from the peak rates, for so many steps of the run."""
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak
+            group.pop("initial_lr", None)
+        self._rates = scheduler(self._name, self._optimizer, steps // self._every, self._warmup)
+
+    def step(self) -> None:
+        self._rates.step()
+
+    def get_last_lr(self) -> list[Any]:
+        return self._rates.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._rates.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rates.load_state_dict(state)
+        for group, rate in zip(self._optimizer.param_groups, self._rates.get_last_lr(), strict=True):
+            group["lr"] = rate
 
 
 def scheduler(name: str, optimizer: Optimizer, steps: int, warmup: int) -> LRScheduler:

@@ -30,7 +30,7 @@ from common.kinds.seed import Draw, SeedInput
 from common.metrics import Metrics
 from common.run import Run
 from common.step import MovingAverage
-from common.training import scheduler
+from common.training import Schedule
 from generative import gallery, quality
 from generative.losses import OBJECTIVES, discriminator_loss, generator_loss
 from generative.networks import SIDE, SIZES, Discriminator, Generator
@@ -68,7 +68,7 @@ class GanConfig(Config):
     size: str = option("small", "size of both networks", group="Model", choices=tuple(SIZES))
     latent: int = option(100, "numbers in a latent", group="Model", at_least=1, at_most=4096)
 
-    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set")
+    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set", grows=True)
     batch_size: int | None = option(None, "real images per step, over all processes", at_least=1, unset="by data set",
                                     tune=(16, 32, 64))  # fmt: skip
     lr: float | None = option(None, "learning rate of the generator", above=0, at_most=100, unset="by loss",
@@ -203,7 +203,7 @@ def adversarial(
     betas = BETAS[config.loss]
     slow = torch.optim.Adam(generator.parameters(), lr=float(config.lr or 0), betas=betas, fused=True)
     fast = torch.optim.Adam(discriminator.parameters(), lr=float(config.discriminator_lr or 0), betas=betas, fused=True)
-    rates = [scheduler(config.schedule, slow, steps // every, 0), scheduler(config.schedule, fast, steps, 0)]
+    rates = [Schedule(config.schedule, slow, steps, every=every), Schedule(config.schedule, fast, steps)]
     decay = config.ema if config.ema is not None else ema_decay(steps // every)
     average = MovingAverage(generator, decay)
     run.track(

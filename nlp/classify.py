@@ -77,7 +77,7 @@ class ClassifyConfig(Config):
                                 at_least=0, at_most=3, unset="by data set")  # fmt: skip
     lora: bool = option(False, "train low-rank adapters of a pretrained network", group="Model")
 
-    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set")
+    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set", grows=True)
     batch_size: int | None = option(None, "texts per step, over all processes", at_least=1, unset="by data set",
                                     tune=(16, 32, 64, 128))  # fmt: skip
     lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set",

@@ -109,7 +109,7 @@ class DQNConfig(Config):
     v_min: float | None = option(None, "the lowest of them", group="Model", unset="by env")
     v_max: float | None = option(None, "the highest of them", group="Model", unset="by env")
 
-    steps: int | None = option(None, "steps in the environments, all together", at_least=1, unset="by env")
+    steps: int | None = option(None, "steps in the environments, all together", at_least=1, unset="by env", grows=True)
     envs: int | None = option(None, "environments side by side, over all processes", at_least=1, unset="by env")
     train_every: int | None = option(None, "steps between updates, all environments together", at_least=1,
                                      unset="by env")  # fmt: skip

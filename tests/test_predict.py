@@ -318,5 +318,5 @@ def test_a_name_that_is_not_utf_8_and_a_link_to_nothing_get_rows(
         rows = {row["file"]: row for row in map(json.loads, text.splitlines())}
         assert list(rows) == [f"{folder}/caf\\xe9.png", f"{folder}/gone.png"]
         assert rows[f"{folder}/caf\\xe9.png"]["class"] in CLASSES
-        assert "No such file" in rows[f"{folder}/gone.png"]["error"]
+        assert "does not exist" in rows[f"{folder}/gone.png"]["error"]
         assert "the first error: " in stderr

@@ -32,7 +32,9 @@ def photos(tmp_path: Path) -> str:
 
 def arrays(tmp_path: Path, shape: tuple[int, ...], count: int = 100) -> str:
     chance, file = np.random.default_rng(0), tmp_path / "data.npz"
-    splits = {f"x_{part}": chance.integers(0, 255, (count, *shape), dtype=np.uint8) for part in ("train", "test")}
+    splits: dict[str, Any] = {
+        f"x_{part}": chance.integers(0, 255, (count, *shape), dtype=np.uint8) for part in ("train", "test")
+    }
     np.savez(file, **splits, y_train=np.arange(count) % 4, y_test=np.arange(count) % 4)
     return f"npz:{file}"
 

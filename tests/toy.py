@@ -21,7 +21,7 @@ CLASSES = ["a", "b", "c"]
 
 @dataclass(frozen=True)
 class ToyConfig(Config):
-    epochs: int = option(4, "passes over the training data", at_least=1)
+    epochs: int = option(4, "passes over the training data", at_least=1, grows=True)
     lr: float | None = option(1e-3, "peak learning rate", above=0, at_most=100, tune=Range(1e-4, 0.1, log=True))
     ema: float = option(0.0, "decay of averaged weights", at_least=0, at_most=0.9999)
     accumulate: int = option(1, "pieces of a batch", at_least=1)

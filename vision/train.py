@@ -69,7 +69,7 @@ class TrainConfig(Config):
                           group="Model")  # fmt: skip
     freeze: bool = option(False, "train only the last layer", group="Model")
 
-    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set")
+    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set", grows=True)
     batch_size: int | None = option(None, "images per step, over all processes", at_least=1, unset="by data set",
                                     tune=(32, 64, 128))  # fmt: skip
     lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set",
