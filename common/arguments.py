@@ -37,13 +37,16 @@ def parse(example: Example, arguments: Sequence[str], *more: inspect.Parameter) 
         more: further options that this command line takes; what was said of them is among the settings.
     """
     found: list[tuple[Options, dict[str, Any]]] = []
+    brief = "--help" in arguments
+    if brief and "--execution-mode" in with_dashes(arguments):
+        more = tuple(_shown(p) for p in more)
 
     def note(options: Options, said: dict[str, Any]) -> None:
         found.append((options, said))
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    app.command()(callback(example, note, *more))
-    words = with_resume_value(with_dashes(arguments))
+    app.command()(callback(example, note, *more, brief=brief))
+    words = ["--help" if word == "--help-all" else word for word in with_resume_value(with_dashes(arguments))]
     typer.main.get_command(app).main(words, prog_name=example.command, standalone_mode=False)
     return found[0] if found else sys.exit(0)  # --help was shown
 
@@ -82,15 +85,17 @@ def with_resume_value(arguments: Sequence[str]) -> list[str]:
 
 
 def callback(
-    example: Example, action: Callable[[Options, dict[str, Any]], Any], *more: inspect.Parameter
+    example: Example, action: Callable[[Options, dict[str, Any]], Any], *more: inspect.Parameter, brief: bool = False
 ) -> Callable[..., Any]:
     """A function whose signature is the config's fields and the options; typer reads nothing else.
 
     Args:
         action: is called with the options and the settings that were said, by field name.
         more: further options.
+        brief: help shows only what people turn.
     """
-    found = [*parameters(example.config), *(_option_parameter(f) for f in dataclasses.fields(Options))]
+    config = example.config()
+    found = [*parameters(config.resolve()), *(_option_parameter(f) for f in dataclasses.fields(Options))]
     order = ["Data", "Environment", "Model", "Training", "Exploration", "Augmentation"]
     rank = {name: i for i, name in enumerate(order)}
     panels = {p.name: _panel(p) for p in found}
@@ -102,27 +107,51 @@ def callback(
         options = Options(**{name: said.pop(name) for name in list(said) if name in own})
         action(options, said)
 
+    if brief:
+        rare = {f.name for f in dataclasses.fields(example.config) if not f.metadata["common"]}
+        for hidden in [*(p for p in found if p.name in rare), *more]:
+            info = hidden.annotation.__metadata__[0]
+            info.hidden = not getattr(info, "asked_for", False)
+        for shown in found:
+            shown.annotation.__metadata__[0].rich_help_panel = "Settings"
     run.__signature__ = inspect.Signature([*found, *more])  # type: ignore[attr-defined]
-    run.__doc__ = f"{example.task}\n\n{(sys.modules[example.config.__module__].__doc__ or '').strip()}"
+    text = (sys.modules[example.config.__module__].__doc__ or "").strip()
+    if brief:
+        text = text.partition("\n")[0] + "\n\nEvery setting, and what starts a job on SageMaker: --help-all"
+    run.__doc__ = f"{example.task}\n\n{text}"
     return run
 
 
-def parameters(config: type, leave_out: Sequence[str] = ()) -> list[inspect.Parameter]:
+def _shown(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The same option, which brief help shows too."""
+    parameter.annotation.__metadata__[0].asked_for = True
+    return parameter
+
+
+def parameters(config: Any, leave_out: Sequence[str] = ()) -> list[inspect.Parameter]:
     """The fields of a dataclass of `config.option`s as options of a command line.
 
     Args:
+        config: the class; or an object, whose values help then gives as the defaults, as recipes fill them.
         leave_out: fields that are no options there.
     """
-    types = field_types(config)
-    return [parameter(f, types[f.name][0]) for f in dataclasses.fields(config) if f.name not in leave_out]
+    types = field_types(config if isinstance(config, type) else type(config))
+    chosen = {} if isinstance(config, type) else {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    fields = [f for f in dataclasses.fields(config) if f.name not in leave_out]
+    return [parameter(f, types[f.name][0], chosen.get(f.name)) for f in fields]
 
 
-def parameter(field: dataclasses.Field[Any], kind: type) -> inspect.Parameter:
-    """A field of `config.option` as an option of the command line, None where it is not said."""
+def parameter(field: dataclasses.Field[Any], kind: type, chosen: Any = None) -> inspect.Parameter:
+    """A field of `config.option` as an option of the command line, None where it is not said.
+
+    Args:
+        chosen: what a recipe makes of a field without a default.
+    """
     rules = field.metadata
     name = flag(field.name)
     # Typer's own default stays None, so that a flag that was given can be told from one that was not.
-    default = rules["unset"] if field.default is None else str(field.default) if field.default else ""
+    usual = field.default if field.default is not None else chosen
+    default = rules["unset"] if usual is None else str(usual) if usual else ""
     words = (f"{name}/--no-{name[2:]}",) if kind is bool else (name,)
     short = SHORT.get(field.name)
     text = rules["help"] + (f": {', '.join(rules['choices'])}" if rules["choices"] else "")

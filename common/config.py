@@ -37,6 +37,7 @@ def option(
     unset: str = "",
     tune: Range | tuple[Any, ...] | None = None,
     grows: bool = False,
+    common: bool = False,
 ) -> Any:
     """A config field with its help and its bounds.
 
@@ -49,11 +50,13 @@ def option(
             whatever starts with `folder:`.
         unset: what --help shows as the default in place of None, such as "by data set".
         tune: where tuning looks: a range of numbers, or the values to choose from; None where it leaves it alone.
+        common: among the dozen that people turn, which --help shows; --help-all shows the others too.
         grows: a run that is resumed may be given a larger value, and trains on.
     """
     metadata = {
         "help": help, "group": group, "at_least": at_least, "above": above, "at_most": at_most,
         "choices": choices, "unset": unset, "tune": tune, "grows": grows,
+        "common": common,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -62,14 +65,20 @@ def option(
 class Config:
     """What every example takes. An example's own config inherits it, adds fields and changes defaults."""
 
-    data: str = option("synthetic", "data set", group="Data")
+    data: str = option("synthetic", "data set", group="Data", common=True)
     data_dir: str | None = option(
-        None, "folder that holds the data set, or gets it", group="Data", unset="data/ (downloads only there)"
+        None,
+        "folder that holds the data set, or gets it",
+        group="Data",
+        common=True,
+        unset="data/ (downloads only there)",
     )
-    batch_size: int | None = option(64, "samples per optimiser step, over all processes", at_least=1)
-    lr: float | None = option(1e-3, "peak learning rate", above=0, at_most=100)
-    seed: int = option(0, "seed of everything random", at_least=0, at_most=2**31 - 1)
-    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps", "cuda:N"), group="Device")
+    batch_size: int | None = option(64, "samples per optimiser step, over all processes", at_least=1, common=True)
+    lr: float | None = option(1e-3, "peak learning rate", above=0, at_most=100, common=True)
+    seed: int = option(0, "seed of everything random", at_least=0, at_most=2**31 - 1, common=True)
+    device: str = option(
+        "auto", "where to compute", choices=("auto", "cpu", "cuda", "mps", "cuda:N"), group="Device", common=True
+    )
     precision: str = option(
         "auto", "number format of the arithmetic", choices=("auto", "fp32", "bf16", "fp16"), group="Device"
     )

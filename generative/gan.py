@@ -62,17 +62,19 @@ FRAMES = 40  # sheets of samples that a run keeps
 class GanConfig(Config):
     """Everything that decides the result of one training."""
 
-    data: str = option("digits", "data set", group="Data", choices=tuple(SOURCES))
-    loss: str = option("dcgan", "adversarial objective", group="Model", choices=tuple(OBJECTIVES))
+    data: str = option("digits", "data set", group="Data", choices=tuple(SOURCES), common=True)
+    loss: str = option("dcgan", "adversarial objective", group="Model", choices=tuple(OBJECTIVES), common=True)
     conditional: bool = option(False, "generate by class", group="Model")
     size: str = option("small", "size of both networks", group="Model", choices=tuple(SIZES))
     latent: int = option(100, "numbers in a latent", group="Model", at_least=1, at_most=4096)
 
-    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set", grows=True)
+    epochs: int | None = option(
+        None, "passes over the training data", at_least=1, unset="by data set", grows=True, common=True
+    )
     batch_size: int | None = option(None, "real images per step, over all processes", at_least=1, unset="by data set",
-                                    tune=(16, 32, 64))  # fmt: skip
+                                    tune=(16, 32, 64), common=True)  # fmt: skip
     lr: float | None = option(None, "learning rate of the generator", above=0, at_most=100, unset="by loss",
-                              tune=Range(1e-4, 5e-3, log=True))  # fmt: skip
+                              tune=Range(1e-4, 5e-3, log=True), common=True)  # fmt: skip
     discriminator_lr: float | None = option(None, "learning rate of the discriminator", above=0, at_most=100,
                                             unset="by loss", tune=Range(1e-4, 5e-3, log=True))  # fmt: skip
     discriminator_steps: int | None = option(

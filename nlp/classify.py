@@ -59,7 +59,7 @@ SMALLEST = 300  # vocabulary: 256 bytes and a few pieces
 class ClassifyConfig(Config):
     """Everything that decides the result of one training."""
 
-    data: str = option("docstrings", "data set", group="Data", choices=tuple(SOURCES))
+    data: str = option("docstrings", "data set", group="Data", choices=tuple(SOURCES), common=True)
     text_column: str | None = option(None, "column of the texts, of a CSV file", group="Data", unset="text")
     label_column: str | None = option(None, "column of the labels, of a CSV file", group="Data", unset="label")
     limit: int | None = option(None, "most training texts", group="Data", at_least=1, unset="all")
@@ -68,8 +68,7 @@ class ClassifyConfig(Config):
 
     model: str | None = option(
         None, "network; hf:MODEL is a folder, an installed package or a name on the Hugging Face hub", group="Model",
-        choices=(*models.FAMILIES, "hf:MODEL"), unset="by data set",
-    )  # fmt: skip
+        choices=(*models.FAMILIES, "hf:MODEL"), unset="by data set", common=True)  # fmt: skip
     size: str = option("small", "size of a network of ours", group="Model", choices=models.SIZES)
     vocabulary: int | None = option(None, "pieces into which words are cut, in networks of ours", group="Model",
                                     at_most=1_000_000, unset="by data set")  # fmt: skip
@@ -77,11 +76,13 @@ class ClassifyConfig(Config):
                                 at_least=0, at_most=3, unset="by data set")  # fmt: skip
     lora: bool = option(False, "train low-rank adapters of a pretrained network", group="Model")
 
-    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set", grows=True)
+    epochs: int | None = option(
+        None, "passes over the training data", at_least=1, unset="by data set", grows=True, common=True
+    )
     batch_size: int | None = option(None, "texts per step, over all processes", at_least=1, unset="by data set",
-                                    tune=(16, 32, 64, 128))  # fmt: skip
+                                    tune=(16, 32, 64, 128), common=True)  # fmt: skip
     lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set",
-                              tune=Range(5e-4, 3e-2, log=True))  # fmt: skip
+                              tune=Range(5e-4, 3e-2, log=True), common=True)  # fmt: skip
     optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
     schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
     weight_decay: float | None = option(None, "weight decay of matrices", at_least=0, at_most=10, unset="by data set",

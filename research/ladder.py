@@ -42,12 +42,12 @@ from research.ladder_climb import Climb, Fold
 class LadderConfig(Config):
     """Everything that decides the result of one climb."""
 
-    data: str = option("breast-cancer", "table", group="Data", choices=TABLES)
-    epochs: int = option(50, "passes over the training data; on rungs 1 to 3 each is one step", at_least=1)
+    data: str = option("breast-cancer", "table", group="Data", choices=TABLES, common=True)
+    epochs: int = option(50, "passes over the training data; on rungs 1 to 3 each is one step", at_least=1, common=True)
     batch_size: int = option(64, "rows per step of rungs 4 and 5, over all processes", at_least=1,
-                             tune=(16, 32, 64, 128))  # fmt: skip
+                             tune=(16, 32, 64, 128), common=True)  # fmt: skip
     lr: float = option(0.1, "learning rate, the same on every rung", above=0, at_most=100,
-                       tune=Range(0.01, 3.0, log=True))  # fmt: skip
+                       tune=Range(0.01, 3.0, log=True), common=True)  # fmt: skip
     precision: str = option("fp32", "number format of the arithmetic of rung 5", choices=("auto", "fp32", "bf16",
                             "fp16"), group="Device")  # fmt: skip
     folds: int = option(10, "parts of the cross-validation", at_least=2, at_most=50, group="Evaluation")

@@ -86,9 +86,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 class DQNConfig(Config):
     """Everything that decides the result of one training."""
 
-    data: str = option("CartPole-v1", "another word for --env", group="Data")
+    data: str = option("CartPole-v1", "another word for --env", group="Data", common=True)
     env: str | None = option(
-        None, "environment: any id of gymnasium with discrete actions", group="Data", unset="that of --data"
+        None,
+        "environment: any id of gymnasium with discrete actions",
+        group="Data",
+        unset="that of --data",
+        common=True,
     )
     life_loss: bool = option(False, "the loss of a life ends an episode of training (Atari)", group="Data")
     max_episode_steps: int | None = option(
@@ -109,15 +113,17 @@ class DQNConfig(Config):
     v_min: float | None = option(None, "the lowest of them", group="Model", unset="by env")
     v_max: float | None = option(None, "the highest of them", group="Model", unset="by env")
 
-    steps: int | None = option(None, "steps in the environments, all together", at_least=1, unset="by env", grows=True)
+    steps: int | None = option(
+        None, "steps in the environments, all together", at_least=1, unset="by env", grows=True, common=True
+    )
     envs: int | None = option(None, "environments side by side, over all processes", at_least=1, unset="by env")
     train_every: int | None = option(None, "steps between updates, all environments together", at_least=1,
                                      unset="by env")  # fmt: skip
     updates: int | None = option(None, "optimiser steps then", at_least=1, unset="by env")
     batch_size: int | None = option(None, "transitions per optimiser step, over all processes", at_least=1,
-                                    unset="by env")  # fmt: skip
+                                    unset="by env", common=True)  # fmt: skip
     lr: float | None = option(None, "learning rate of Adam", above=0, at_most=100, unset="by env",
-                              tune=Range(1e-4, 1e-2, log=True))  # fmt: skip
+                              tune=Range(1e-4, 1e-2, log=True), common=True)  # fmt: skip
     clip: float = option(0.0, "largest norm of the gradient; 0 for none", at_least=0)
     gamma: float | None = option(None, "discount per step", at_least=0, at_most=1, unset="by env",
                                  tune=Range(0.95, 0.999))  # fmt: skip

@@ -24,7 +24,7 @@ CONTRACT = """--tiny --data --data-dir --seed --device --precision --compile --b
 
 @pytest.mark.parametrize("module", example.names())
 def test_every_example_takes_the_contract(module: str) -> None:
-    process = python("-m", module, "--help")
+    process = python("-m", module, "--help-all")
     assert process.returncode == 0, process.stderr
     text = process.stdout
     assert f"python -m {module}" in text
@@ -32,6 +32,34 @@ def test_every_example_takes_the_contract(module: str) -> None:
     missing = [flag for flag in CONTRACT if flag not in text]
     assert not missing
     assert "--epochs" in text or "--steps" in text
+    assert "--execution-mode" in text
+
+
+@pytest.mark.parametrize("module", example.names())
+def test_help_shows_what_people_turn_and_what_the_recipe_would_choose(module: str) -> None:
+    text = warm("-m", module, "--help").stdout
+    assert len(text.splitlines()) <= 37
+    for flag in [
+        "--tiny",
+        "--data-dir",
+        "--batch-size",
+        "--lr",
+        "--seed",
+        "--device",
+        "--resume",
+        "--json",
+        "--help-all",
+    ]:
+        assert flag in text
+    assert "--epochs" in text or "--steps" in text
+    assert "--weight-decay" not in text
+    assert "--instance-type" not in text
+    assert "by data set" not in text
+    assert "by env" not in text
+
+
+def test_help_with_an_execution_mode_shows_what_a_job_takes() -> None:
+    assert "--instance-type" in warm("-m", "vision.train", "--execution-mode", "aws", "--help").stdout
 
 
 @pytest.mark.parametrize(

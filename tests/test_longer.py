@@ -50,7 +50,7 @@ def test_a_finished_run_trains_on_with_a_schedule_for_the_steps_that_were_added(
 def test_killed_in_the_second_leg_it_ends_with_the_same_bits(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = {"ema": 0.9, "schedule": "cosine"}
+    values: dict[str, Any] = {"ema": 0.9, "schedule": "cosine"}
     for name in ("whole", "killed"):
         train(tmp_path / name, epochs=3, **values)
     whole = train(tmp_path / "whole", resume=True, epochs=6)

@@ -57,23 +57,25 @@ FEWEST_STEPS = 400  # of a training on the user's own data, by as many epochs as
 class TrainConfig(Config):
     """Everything that decides the result of one training."""
 
-    data: str = option("digits", "data set", group="Data", choices=tuple(SOURCES))
+    data: str = option("digits", "data set", group="Data", choices=tuple(SOURCES), common=True)
     image_size: int | None = option(
         None, "side of the square images, in pixels", group="Data", at_least=28, at_most=1024, unset="by data set"
     )
     model: str | None = option(
-        None, "network", group="Model", choices=(*models.FAMILIES, "torchvision/NAME"), unset="by data set"
+        None, "network", group="Model", choices=(*models.FAMILIES, "torchvision/NAME"), unset="by data set", common=True
     )
     size: str = option("small", "size of the network", group="Model", choices=models.SIZES)
     weights: str = option("none", "weights to start from, of a torchvision model: imagenet, none, or a file",
                           group="Model")  # fmt: skip
     freeze: bool = option(False, "train only the last layer", group="Model")
 
-    epochs: int | None = option(None, "passes over the training data", at_least=1, unset="by data set", grows=True)
+    epochs: int | None = option(
+        None, "passes over the training data", at_least=1, unset="by data set", grows=True, common=True
+    )
     batch_size: int | None = option(None, "images per step, over all processes", at_least=1, unset="by data set",
-                                    tune=(32, 64, 128))  # fmt: skip
+                                    tune=(32, 64, 128), common=True)  # fmt: skip
     lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set",
-                              tune=Range(1e-3, 3e-2, log=True))  # fmt: skip
+                              tune=Range(1e-3, 3e-2, log=True), common=True)  # fmt: skip
     optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
     schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
     weight_decay: float = option(0.02, "weight decay of matrices and kernels", at_least=0, at_most=10,
