@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from common.errors import UserError, nearest
 
 C = TypeVar("C", bound="Config")
+TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _convert(name: str, value: Any, expected: tuple[type, bool], where: str) -> 
         return float(value)
     if isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
-    raise UserError(f"{flag(name)}{where} is {value!r}; it must be a {kind.__name__}.")
+    raise UserError(f"{flag(name)}{where} is {value!r}; it must be {TYPES[kind]}.")
 
 
 def _check_value(field: dataclasses.Field[Any], value: Any) -> None:

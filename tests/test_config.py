@@ -23,9 +23,9 @@ from tests.toy import ToyConfig
         ({"schedule": "cosin"}, "--schedule cosin: unknown.\nDid you mean cosine?"),
         ({"device": "cuda:"}, "--device cuda:: unknown"),
         ({"epoch": 3}, "Unknown setting 'epoch'.\nDid you mean epochs?"),
-        ({"epochs": "3"}, "--epochs is '3'; it must be a int"),
-        ({"epochs": True}, "--epochs is True; it must be a int"),
-        ({"streamed": 1}, "--streamed is 1; it must be a bool"),
+        ({"epochs": "3"}, "--epochs is '3'; it must be a whole number"),
+        ({"epochs": True}, "--epochs is True; it must be a whole number"),
+        ({"streamed": 1}, "--streamed is 1; it must be true or false"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, object], text: str) -> None:

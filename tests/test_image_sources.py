@@ -214,7 +214,7 @@ def test_all_layouts_and_kinds_of_numbers_mean_the_same(tmp_path: Path) -> None:
         ({"y_train": np.array(["cat", "dog"] * 50)}, "y_train in .* not integers"),
         ({"y_train": np.zeros(100, int), "y_test": np.zeros(20, int)}, "y_train in .* has only one class"),
         ({"x_train": numbered(100, 8, 8).astype(float)}, "x_train in .* has floats outside 0 to 1"),
-        ({"x_train": np.full((100, 8, 8), np.nan)}, "x_train in .* has floats outside 0 to 1"),
+        ({"x_train": np.full((100, 8, 8), np.nan)}, "x_train in .* holds 6,400 values that are NaN"),
         ({"x_train": numbered(100, 8, 8).astype(int) + 1}, "x_train in .* is not all integers in 0 to 255"),
         ({"x_train": np.full((100, 8, 8), "a")}, "x_train in .* is not all integers"),
         ({"classes": np.array(["a", None], dtype=object)}, "classes in .* holds pickled Python objects"),

@@ -98,9 +98,9 @@ def test_values_as_tuning_sends_them_are_understood(sent: dict[str, Any], value:
     ("sent", "text"),
     [
         ({"cuont": 3}, "Unknown hyperparameter 'cuont'.\nDid you mean count?"),
-        ({"count": 2.5}, "--count is 2.5; it must be a int."),
-        ({"on": "yes"}, "--on is 'yes'; it must be a bool."),
-        ({"rate": "fast"}, "--rate is 'fast'; it must be a float."),
+        ({"count": 2.5}, "--count is 2.5; it must be a whole number."),
+        ({"on": "yes"}, "--on is 'yes'; it must be true or false."),
+        ({"rate": "fast"}, "--rate is 'fast'; it must be a number."),
     ],
 )
 def test_a_wrong_hyperparameter_is_one_clear_line(sent: dict[str, Any], text: str) -> None:

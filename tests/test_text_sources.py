@@ -179,7 +179,7 @@ def test_csv_mistakes_are_named_with_their_line(tmp_path: Path, rows: list[str],
 def test_csv_in_another_encoding_or_missing(tmp_path: Path) -> None:
     name = write(tmp_path / "x.csv", ["text,label", "a,1", "café,0"], "cp1252")
     assert "x.csv line 3 is not UTF-8 (byte 0xe9)" in refused(name)
-    assert "x.csv line 1 is not UTF-8" in refused(write(tmp_path / "x.csv", ["text,label"], "utf-16"))
+    assert "x.csv is UTF-16" in refused(write(tmp_path / "x.csv", ["text,label"], "utf-16"))
     assert "There is no file" in refused(f"csv:{tmp_path / 'none.csv'}")
     assert "Can't read" in refused(f"csv:{tmp_path}")
     good = write(tmp_path / "x.csv", ["text,label", "a,1"])

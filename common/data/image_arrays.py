@@ -135,11 +135,18 @@ def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 def _pixels(x: np.ndarray[Any, Any], name: str) -> Tensor:
     """uint8 [N, C, H, W] of an array in one of the accepted layouts."""
+    import numpy as np
+
     layout = "Images are [N, H, W], [N, H, W, C] or [N, C, H, W], with C of 1, 3 or 4."
     if x.ndim not in (3, 4) or 0 in x.shape:
         raise UserError(f"{name} has the shape {list(x.shape)}.", layout)
     if x.dtype.kind == "f":
-        if not (x.min() >= 0 and x.max() <= 1):  # also false for NaN
+        wrong = (~np.isfinite(x)).sum()
+        if wrong:
+            raise UserError(
+                f"{name} holds {wrong:,} values that are NaN or infinite.", "Mend them, or leave those images out."
+            )
+        if not (x.min() >= 0 and x.max() <= 1):
             raise UserError(f"{name} has floats outside 0 to 1.", "Scale them, or save uint8 in 0 to 255.")
         x = (x * 255).round().astype("uint8")
     elif x.dtype.kind not in "iu" or x.min() < 0 or x.max() > 255:
@@ -176,5 +183,8 @@ def _labels(arrays: dict[str, np.ndarray[Any, Any]], name: str, count: int, clas
     if y.min() < 0 or y.max() >= classes:
         worst = y.min() if y.min() < 0 else y.max()
         from_ = "classes" if "classes" in arrays else "y_train"
-        raise UserError(f"y_{name} in {path} has the label {worst}; {from_} allows 0 to {classes - 1}.")
+        hint = (
+            "Classes count from 0; a negative label marks what has none: leave those images out." if worst < 0 else ""
+        )
+        raise UserError(f"y_{name} in {path} has the label {worst}; {from_} allows 0 to {classes - 1}.", hint)
     return torch.from_numpy(y.astype("int64")).flatten()

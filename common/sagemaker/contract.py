@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from common.config import Config, field_types, flag
+from common.config import TYPES, Config, field_types, flag
 from common.errors import UserError, nearest
 from common.files import write_json
 
@@ -80,7 +80,7 @@ def settings(hyperparameters: Mapping[str, Any], config: type[Config]) -> dict[s
         try:
             found[name] = decode(value, *types[name])
         except (ValueError, TypeError):
-            raise UserError(f"{flag(name)} is {value!r}; it must be a {types[name][0].__name__}.") from None
+            raise UserError(f"{flag(name)} is {value!r}; it must be {TYPES[types[name][0]]}.") from None
     return found
 
 

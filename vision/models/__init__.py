@@ -23,6 +23,7 @@ FAMILIES = {
 }
 SIZES = ("tiny", "small", "base", "large")
 TORCHVISION = "torchvision/"
+EXAMPLES = "Such as torchvision/resnet18, torchvision/mobilenet_v3_small or torchvision/efficientnet_b0."
 
 
 def check_name(name: str) -> None:
@@ -32,9 +33,9 @@ def check_name(name: str) -> None:
 
         choices = [TORCHVISION + known for known in torchvision_names()]
         if name not in choices:
-            raise UserError(
-                f"torchvision has no classifier {name.removeprefix(TORCHVISION)!r}.", nearest(name, choices)
-            )
+            known = nearest(name.removeprefix(TORCHVISION), torchvision_names())  # without what all begin with
+            hint = known.replace("mean ", f"mean {TORCHVISION}") if known.startswith("Did") else EXAMPLES
+            raise UserError(f"torchvision has no classifier {name.removeprefix(TORCHVISION)!r}.", hint)
     elif name not in FAMILIES:
         raise UserError(f"Unknown model {name!r}.", f"{nearest(name, FAMILIES)} Or torchvision/NAME, such as resnet18.")
 
