@@ -103,7 +103,30 @@ def test_damaged_mnist_files_are_never_taken_for_whole(
     write(tmp_path, small_mnist, packed)
     path = tmp_path / ("train-images-idx3-ubyte" + ".gz" * packed)
     path.write_bytes(damage(path.read_bytes()))
-    refused("mnist", rf"{path.name} is damaged or incomplete.*\nRemove it", data_dir=tmp_path)
+    refused("mnist", rf"{path.name} is damaged or incomplete.*\nWith another --data-dir", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_consistent_files_that_are_not_the_official_ones_are_taken_and_said(
+    small_mnist: dict[str, bytes], tmp_path: Path, name: str, packed: bool
+) -> None:
+    """A subset that somebody made, such as the first hundred images."""
+    labels = (np.arange(100) % 10).astype(np.uint8)
+    subset = {"train-images-idx3-ubyte": idx(numbered(100, 28, 28)), "train-labels-idx1-ubyte": idx(labels)}
+    files = {n: d for n, d in small_mnist.items() if not n.endswith(".gz")} | subset
+    write(tmp_path, {n + ".gz" * packed: gzip.compress(d) if packed else d for n, d in files.items()}, packed)
+    data = load_images(name, data_dir=tmp_path)
+    assert len(data.train) + len(data.valid) == 100
+    assert "not the official files" in data.provenance
+    assert "official test" not in data.provenance
+
+
+def test_labels_that_do_not_fit_their_images_are_named(small_mnist: dict[str, bytes], tmp_path: Path) -> None:
+    write(tmp_path, small_mnist)
+    for labels, text in ((np.zeros(99), "has 99 labels up to 0 for 240 images"), (np.full(240, 11), "up to 11")):
+        (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(labels.astype(np.uint8)))
+        refused("fashion-mnist", text, data_dir=tmp_path)
 
 
 def test_incomplete_fashion_mnist_is_found_without_a_checksum(small_mnist: dict[str, bytes], tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ OFFICIAL: dict[str, tuple[str, str, float]] = {
 }
 COUNTS = {"train": 60_000, "t10k": 10_000}  # of both MNIST sets
 IDX_FILES = [f"{part}-{kind}-ubyte" for part in COUNTS for kind in ("images-idx3", "labels-idx1")]
-# Of the unpacked files; torchvision knows only those of the .gz. Fashion-MNIST's are checked by size.
+# Of the unpacked files; torchvision knows only those of the .gz. Fashion-MNIST's are checked by length.
 IDX_MD5 = {
     "MNIST": {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -36,7 +36,7 @@ IDX_MD5 = {
     }
 }
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
-_AGAIN = "Remove it and run again: it is then downloaded anew."
+_AGAIN = "With another --data-dir it is downloaded anew, there."
 
 
 def official(
@@ -49,15 +49,15 @@ def official(
     """
     kind, source, share = OFFICIAL[name]
     read = _read_mnist if "MNIST" in kind else _read_cifar
-    (x, y), (x_test, y_test), classes = read(kind, name, data_dir)
+    (x, y), (x_test, y_test), classes, note = read(kind, name, data_dir)
     image = shape_of(size or max(28, x.shape[2]), channels or x.shape[1])
     kept, held = stratified(y, (1 - share, share), seed)
     train = Images(x, y, image)
     return assemble(
         [train.subset(kept), train.subset(held), Images(x_test, y_test, image)],
         classes,
-        source,
-        f"official test; valid carved from train, stratified, seed {seed}",
+        f"{source}; {note}" if note else source,
+        f"{'test as found' if note else 'official test'}; valid carved from train, stratified, seed {seed}",
         limit=limit,
         seed=seed,
     )
@@ -72,7 +72,7 @@ def _torchvision(kind: str) -> Any:
     return getattr(torchvision.datasets, kind)
 
 
-def _read_mnist(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, list[str]]:
+def _read_mnist(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, list[str], str]:
     places = [data_dir / kind / "raw", data_dir / name / kind / "raw", data_dir / "raw", data_dir]
     folder = next((place for place in places if all(_present(place / file) for file in IDX_FILES)), None)
     if folder is None:
@@ -83,40 +83,51 @@ def _read_mnist(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, l
             dataset(temporary, download=True)  # checks the md5 of each .gz, and tries the mirrors
             move_files(temporary / kind / "raw", places[0])
         folder = places[0]
-    images, labels, test_images, test_labels = (_read_idx(folder / file, kind) for file in IDX_FILES)
+    read = [_read_idx(folder / file, kind) for file in IDX_FILES]
+    images, labels, test_images, test_labels = (content for content, _ in read)
+    for pixels, numbers, file in ((images, labels, IDX_FILES[1]), (test_images, test_labels, IDX_FILES[3])):
+        if len(pixels) != len(numbers) or numbers.max() > 9:
+            what = f"{folder / file} has {len(numbers):,} labels up to {int(numbers.max())} for {len(pixels):,} images."
+            raise UserError(what, "Labels go from 0 to 9, one for each image.")
+    note = "" if all(official for _, official in read) else "not the official files, but as many images as they hold"
     classes = [str(digit) for digit in range(10)] if kind == "MNIST" else FASHION
-    return (images.unsqueeze(1), labels.long()), (test_images.unsqueeze(1), test_labels.long()), classes
+    return (images.unsqueeze(1), labels.long()), (test_images.unsqueeze(1), test_labels.long()), classes, note
 
 
 def _present(file: Path) -> bool:
     return file.is_file() or file.with_name(file.name + ".gz").is_file()
 
 
-def _read_idx(file: Path, kind: str) -> Tensor:
-    """uint8 [N, 28, 28] or [N] of a plain or .gz idx file, its checksum and length verified."""
+def _read_idx(file: Path, kind: str) -> tuple[Tensor, bool]:
+    """uint8 [N, 28, 28] or [N] of a plain or .gz idx file, and whether it is the official one.
+
+    Raises:
+        UserError: its length is not what its header says, or it has the official length and another checksum.
+    """
     packed = not file.is_file()
-    if packed:
-        file = file.with_name(file.name + ".gz")
-        expected = dict(_torchvision(kind).resources)[file.name]
-    else:  # torchvision takes a second to import, and is not needed for these
-        expected = IDX_MD5.get(kind, {}).get(file.name, "")
-    count = COUNTS[file.name.split("-")[0]]
-    shape = (count, 28, 28) if "idx3" in file.name else (count,)
-    # Magic number (uint8, number of dimensions), then each dimension, all big-endian 32 bits.
-    header = b"".join(number.to_bytes(4, "big") for number in (0x800 + len(shape), *shape))
+    name, file = file.name, file.with_name(file.name + ".gz") if packed else file
     try:
         content = file.read_bytes()
-        good = not expected or hashlib.md5(content, usedforsecurity=False).hexdigest() == expected
-        data = gzip.decompress(content) if packed and good else content
-    except (OSError, EOFError, zlib.error) as error:
+        data = gzip.decompress(content) if packed else content  # checks a CRC of its own
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{file} is damaged or incomplete: {error}.", _AGAIN) from error
+    except OSError as error:
         raise UserError(f"{file} can't be read: {error}.", _AGAIN) from error
-    if not good or not data.startswith(header) or len(data) != len(header) + torch.Size(shape).numel():
+    dimensions = 3 if "idx3" in name else 1
+    begin = 4 + 4 * dimensions
+    # Magic number (uint8, number of dimensions), then each dimension, all big-endian 32 bits.
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, begin, 4)]
+    whole = data[:4] == (0x800 + dimensions).to_bytes(4, "big") and len(data) == begin + torch.Size(shape).numel()
+    expected = IDX_MD5.get(kind, {}).get(name, "")
+    right = not expected or hashlib.md5(data, usedforsecurity=False).hexdigest() == expected
+    official = shape[0] == COUNTS[name.split("-")[0]]
+    if not whole or shape[1:] != [28, 28][: dimensions - 1] or not shape[0] or (official and not right):
         what = f"{file} is damaged or incomplete ({len(content):,} bytes): it is not the official file."
         raise UserError(what, _AGAIN)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=len(header)).view(shape)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=begin).view(shape), official
 
 
-def _read_cifar(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, list[str]]:
+def _read_cifar(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, list[str], str]:
     dataset = _torchvision(kind)
     base = dataset.base_folder
     places = [data_dir.parent] if data_dir.name == base else [data_dir, data_dir / name]
@@ -128,4 +139,4 @@ def _read_cifar(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, l
     except RuntimeError as error:
         raise UserError(f"{root / base} is damaged or incomplete: it is not the official data.", _AGAIN) from error
     splits = [(torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets)) for part in (train, test)]
-    return splits[0], splits[1], list(train.classes)
+    return splits[0], splits[1], list(train.classes), ""
