@@ -214,8 +214,12 @@ def _limits_itself(name: str) -> bool:
     """Whether episodes end by themselves, after so many steps at the latest; Atari's emulator counts its frames."""
     import gymnasium
 
-    spec = gymnasium.registry.get(name)
-    return name.startswith("ALE/") or spec is None or spec.max_episode_steps is not None
+    if name.startswith("ALE/"):
+        return True
+    try:
+        return gymnasium.spec(name).max_episode_steps is not None  # of "module:Name" it imports the module
+    except (gymnasium.error.Error, ImportError):  # making it says what is wrong
+        return True
 
 
 def action_names(name: str, environment: Any, count: int) -> list[str]:

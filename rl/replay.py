@@ -95,6 +95,8 @@ class Replay:
     ) -> None:
         self.n, self.rows = environments, max(capacity // environments, 4 * (steps + stack + 1))
         self.stack, self.steps, self.gamma, self.alpha, self.device = stack, steps, gamma, alpha, device
+        # Of sums of priorities; Apple's GPUs have no float64, and their sums are a little off after millions of rows.
+        self.exact = torch.float32 if device.type == "mps" else torch.float64
         self.written = 0  # rows so far, ever
         self.ready = 0  # rows so far whose n-step window is closed
         self.oldest = 0  # row from which on transitions may be sampled
@@ -117,7 +119,7 @@ class Replay:
         self.order = torch.zeros(self.rows * environments, dtype=torch.int64, device=device)
         # p^α, 0 for what may not be sampled, and its sums over blocks.
         self.priorities = torch.zeros(-(-self.rows * environments // BLOCK), BLOCK, device=device)
-        self.sums = torch.zeros(len(self.priorities), dtype=torch.float64, device=device)
+        self.sums = torch.zeros(len(self.priorities), dtype=self.exact, device=device)
         self.highest = torch.ones((), device=device)
 
     def __len__(self) -> int:
@@ -232,17 +234,17 @@ class Replay:
     def _prioritized(self, size: int, beta: float) -> Batch:
         """One transition from each of `size` equal shares of the sum of all priorities."""
         sums = self.sums.cumsum(0)
-        shares = torch.arange(size, dtype=torch.float64, device=self.device)
-        mass = (shares + torch.rand(size, dtype=torch.float64, device=self.device)) / size * sums[-1]
+        shares = torch.arange(size, dtype=self.exact, device=self.device)
+        mass = (shares + torch.rand(size, dtype=self.exact, device=self.device)) / size * sums[-1]
         block = torch.searchsorted(sums, mass, right=True).clamp_(max=len(sums) - 1)
-        inside = self.priorities[block].double().cumsum(1)  # [B, BLOCK]
+        inside = self.priorities[block].to(self.exact).cumsum(1)  # [B, BLOCK]
         rest = (mass - (sums[block] - self.sums[block])).clamp(min=0)
         rest = torch.minimum(
             rest, torch.nextafter(inside[:, -1], torch.zeros_like(rest))
         )  # rounding stays in its block
         position = torch.searchsorted(inside, rest[:, None], right=True).squeeze(1)
         indices = block * BLOCK + position
-        chance = self.priorities.view(-1)[indices].double() / sums[-1]
+        chance = self.priorities.view(-1)[indices].to(self.exact) / sums[-1]
         weights = (len(self) * chance) ** -beta
         return self._gather(indices, (weights / weights.max()).float())
 
@@ -256,7 +258,7 @@ class Replay:
     def _set(self, indices: Tensor, values: Tensor) -> None:
         self.priorities.view(-1)[indices] = values
         blocks = indices // BLOCK
-        self.sums[blocks] = self.priorities[blocks].double().sum(1)
+        self.sums[blocks] = self.priorities[blocks].to(self.exact).sum(1)
 
     def _gather(self, indices: Tensor, weights: Tensor) -> Batch:
         total = self.rows * self.n

@@ -41,7 +41,7 @@ def checkpoints_within_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 def short(declared: example.Example) -> dict[str, Any]:
     """The mock, shorter still: the stand-in is slow."""
     tiny = declared.config.tiny().resolve().to_dict()
-    values: dict[str, Any] = {"precision": "fp32", "cuda_graph": False}
+    values: dict[str, Any] = {"precision": "fp32", "cuda_graph": False, "device": "cuda"}  # auto may prefer the CPU
     if tiny.get("epochs"):
         values["epochs"] = 2
     if tiny.get("steps"):
@@ -84,10 +84,12 @@ def test_an_example_trains_resumes_and_is_used_as_on_the_cpu(
     assert measured == pytest.approx(saved.metrics, rel=1e-6, abs=1e-6)
 
 
-def test_what_needs_float64_is_computed_where_there_is_some(tmp_path: Path) -> None:
-    """Apple's GPUs have no float64, in which generated pictures are judged."""
+@pytest.mark.parametrize("name", ["generative.gan", "rl.dqn"])
+def test_what_needs_float64_is_computed_where_there_is_some(name: str, tmp_path: Path) -> None:
+    """Apple's GPUs have none; generated pictures are judged in it, and priorities of a replay are summed."""
+    values = {"prioritized": True} if name == "rl.dqn" else {}
     with stand_in("mps"):
-        run(example.get("generative.gan"), tmp_path)
+        run(example.get(name), tmp_path, device="mps", **values)
 
 
 def there(*values: float) -> Tensor:

@@ -62,7 +62,7 @@ def csv_texts(path: Path, text_column: str | None, label_column: str | None, see
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line on which it begins, fields) of every row that is not blank; the header first."""
     lines = _decode(path)
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         yield from _objects(path, lines)
         return
     separator = max(SEPARATORS, key=(lines or [""])[0].count)
