@@ -143,11 +143,11 @@ class _Factories(TorchFunctionMode):
             return Elsewhere(torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}))
         if func in WHOLE and isinstance(args[0], Elsewhere):
             return Elsewhere(func(args[0].elem, *args[1:], **kwargs))
-        if func in (torch.device, torch._C._nn._parse_to) or not any(
-            _asks(value) for value in (*args, *kwargs.values())
-        ):
+        asked, generator = any(_asks(value) for value in (*args, *kwargs.values())), kwargs.get("generator")
+        if not asked and generator is not None and _is_elsewhere(generator) and not isinstance(args[0], Elsewhere):
+            raise RuntimeError(f"Expected a 'cpu' device type for generator but found '{Elsewhere.where.type}'")
+        if not asked or func in (torch.device, torch._C._nn._parse_to):
             return func(*args, **kwargs)
-        generator = kwargs.get("generator")
         if generator is not None and not _is_elsewhere(generator):
             raise RuntimeError(f"Expected a '{Elsewhere.where.type}' device type for generator but found 'cpu'")
         if func is torch.Tensor.to and isinstance(args[0], Elsewhere):

@@ -87,7 +87,7 @@ def test_an_example_trains_resumes_and_is_used_as_on_the_cpu(
 @pytest.mark.parametrize("name", ["generative.gan", "rl.dqn"])
 def test_what_needs_float64_is_computed_where_there_is_some(name: str, tmp_path: Path) -> None:
     """Apple's GPUs have none; generated pictures are judged in it, and priorities of a replay are summed."""
-    values = {"prioritized": True} if name == "rl.dqn" else {}
+    values: dict[str, Any] = {"prioritized": True} if name == "rl.dqn" else {}
     with stand_in("mps"):
         run(example.get(name), tmp_path, device="mps", **values)
 
@@ -107,6 +107,7 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "indices of there into what is here": lambda: torch.arange(3)[torch.tensor([0], device=THERE)],
     "a generator of here": lambda: torch.randn(3, generator=torch.Generator(), device=THERE),
     "a generator of here, in place": lambda: there(1.0, 2.0).normal_(generator=torch.Generator()),
+    "a generator of there": lambda: torch.randn(3, generator=torch.Generator(device=THERE)),
     "weights left behind": lambda: nn.Linear(2, 1)(there(1.0, 2.0)[None]),
     "input left behind": lambda: nn.Linear(2, 1).to(THERE)(torch.ones(1, 2)),
     "labels left behind": lambda: nn.functional.cross_entropy(torch.ones(1, 2, device=THERE), torch.tensor([0])),
