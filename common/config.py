@@ -98,6 +98,10 @@ class Config:
         """The config with every "decided later" field decided; examples override it."""
         return self
 
+    def fitted(self: C, data: Any) -> C:
+        """The config with what is still open decided by what the data are; examples override it."""
+        return self
+
     def check(self) -> None:
         """Raises UserError for the first field whose value is out of bounds or not among its choices."""
         check_fields(self)

@@ -50,9 +50,8 @@ def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[st
     try:
         if resume:
             run.lock = _alone(folder)
-            if longer:
-                _lengthen(folder, config)
-            if distributed.share((folder / "result.json").exists()):  # by whoever had the lock before
+            run.longer = longer
+            if distributed.share((folder / "result.json").exists()) and not longer:  # by whoever had the lock before
                 return _show_finished(folder, options)
         metrics = _train(example, run, options)
         return _finish(example, run, metrics, options, time.monotonic() - began)
@@ -157,15 +156,6 @@ def resumed_config(example: Example, folder: Path, asked: dict[str, Any]) -> tup
                 "Drop that flag to continue the run, or drop --resume to start another.",
             )
     return config, bool(more)
-
-
-def _lengthen(folder: Path, config: Config) -> None:
-    """Turns a run, finished or not, into one that is on its way to more steps."""
-    if distributed.rank() == 0:
-        saved = read_json(folder / "config.json")
-        (folder / "result.json").unlink(missing_ok=True)  # first: a run with a result is never continued
-        write_json(folder / "config.json", saved | {"config": config.to_dict()})
-    distributed.share(None)  # all wait for it
 
 
 def _finish(example: Example, run: Run, metrics: Metrics, options: Options, total: float) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Run:
         sections: of the report, added by the example: what it alone can show.
         provenance: of the data, once `cite` has said it.
         lock: of the folder, held from the start of training; whoever made the run releases it.
+        longer: whether a resumed run was given more steps than it had.
         usage: how an input is given to `common.predict`, once the model is saved.
         listeners: called with the step and the values of every line of metrics, beside TensorBoard.
     """
@@ -91,6 +92,7 @@ class Run:
         self.sections: list[Any] = []
         self.provenance = ""
         self.usage = "FILES..."
+        self.longer = False
         self.listeners: list[Callable[[int, dict[str, float]], None]] = []
         self._tracked: dict[str, Any] = {}
         self._own: dict[str, Any] = {}  # of this process alone
@@ -178,11 +180,16 @@ class Run:
             config: with every setting decided.
             samples: of the training data; None where there is no data set.
         """
-        batch = config.batch_size or 0
-        if samples is not None and samples < batch and "batch_size" not in self._given:
-            world = distributed.world()
-            size = max(1, samples // 4 // world) * world
-            self.progress.say(f"note       batches of {size} instead of {batch}: there are {samples} training samples")
+        batch, world = config.batch_size or 0, distributed.world()
+        size = batch if samples is None or samples >= batch else max(1, samples // 4)
+        size = max(1, size // world) * world  # each process gets as many
+        if batch and size != batch and "batch_size" not in self._given and not self.resume:
+            why = (
+                f"there are {samples} training samples"
+                if samples is not None and samples < batch
+                else f"{world} share them"
+            )
+            self.progress.say(f"note       batches of {size} instead of {batch}: {why}")
             config = dataclasses.replace(config, batch_size=size)
         self.config = config
         self.progress.say(f"settings   {config.describe()}")
@@ -388,6 +395,8 @@ class Run:
             torch.manual_seed(device.mix_seed(self.config.seed, "rank", distributed.rank()))
         if self.resume:
             clock = self._restore(total)
+            if self.longer:
+                self._lengthen()
         else:
             if distributed.rank() == 0:
                 self._create()
@@ -458,6 +467,13 @@ class Run:
         self.train_seconds = state["seconds"]["train"]
         self.progress.say(f"resume     {self.folder} at step {step}")
         return float(state["seconds"]["total"])
+
+    def _lengthen(self) -> None:
+        """Makes it a run that is on its way, now that its data and its checkpoint are known to be there."""
+        if distributed.rank() == 0:
+            (self.folder / "result.json").unlink(missing_ok=True)  # first: a run with a result is never continued
+            write_json(self.folder / "config.json", self._facts | {"config": self.config.to_dict()})
+        distributed.share(None)  # all wait for it
 
     def _begin_leg(self, total: int) -> bool:
         """Whether the run was given more steps than it had: they are a leg with schedules of its own."""

@@ -80,6 +80,19 @@ def test_a_run_that_stopped_early_goes_on(tmp_path: Path) -> None:
     assert last_checkpoint(run)["step"] > stopped
 
 
+def test_a_run_whose_data_are_gone_keeps_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(tmp_path, epochs=3)
+    before = [(run / name).read_bytes() for name in ("result.json", "config.json")]
+
+    def gone(*_: Any) -> Any:
+        raise UserError("The data are gone.")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="are gone"):
+        patch.setattr(toy, "points", gone)
+        train(tmp_path, resume=True, epochs=9)
+    assert [(run / name).read_bytes() for name in ("result.json", "config.json")] == before
+
+
 def test_fewer_are_refused_and_as_many_change_nothing(tmp_path: Path) -> None:
     run = train(tmp_path, epochs=3)
     result = (run / "result.json").read_bytes()

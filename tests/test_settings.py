@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.example import get
 from common.execute import Options, execute
 from common.run import Run
+from common.tune.space import space_of
 from tests import toy
 from vision.train import TrainConfig, prepare
 
@@ -98,6 +99,20 @@ def test_a_default_batch_larger_than_the_data_becomes_a_quarter_of_them(
     settled = run.settle(config, samples=samples)
     assert settled.batch_size == run.config.batch_size == expected
     assert (f"batches of {expected} instead of 64" in capsys.readouterr().err) == (expected != 64)
+
+
+def test_tuning_begins_with_the_settings_that_fit_the_data(photos: str) -> None:
+    space = space_of(get("vision.train"), Options(), {"data": photos})
+    assert (space.defaults["batch_size"], space.defaults["lr"]) == (4, 8e-3)
+    elsewhere = space_of(get("vision.train"), Options(), {"data": "folder:only/there"})
+    assert "lr" not in elsewhere.defaults
+    assert "lr" in elsewhere.ranges
+
+
+def test_a_default_batch_is_shared_equally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path / "run", "tests.toy", toy.ToyConfig(), quiet=True)
+    monkeypatch.setattr("common.distributed.world", lambda: 3)
+    assert run.settle(toy.ToyConfig(), samples=480).batch_size == 63
 
 
 @pytest.mark.parametrize("name", ["nlp.classify", "generative.gan", "research.ladder", "rl.dqn"])

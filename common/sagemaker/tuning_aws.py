@@ -26,9 +26,10 @@ from common.sagemaker.staging import pack, stage
 from common.sagemaker.training import CHECKPOINTS, SPOT_PATIENCE, image_uri, refused
 from common.sagemaker.tuning_plan import Tuning
 from common.tune.found import Found
-from common.tune.space import Where
+from common.tune.space import Where, fitted
 from common.tune.study import Row
 
+USUAL_EPOCHS = 30  # where they are chosen by data that only the jobs have
 SECONDS = 15.0  # between two questions to AWS
 DISK = 30  # GB of each machine
 STATES = {"Completed": "complete", "Stopped": "pruned", "Failed": "failed", "InProgress": "running"}
@@ -172,9 +173,10 @@ def _range(where: Where, integer: bool) -> tuple[str, dict[str, Any]]:
 def validations(plan: Tuning) -> int:
     """How often a training validates: the resource that Hyperband deals out."""
     base = plan.example.config.tiny() if plan.options.tiny else plan.example.config()
-    config = base.with_values(asked_config(plan.example, plan.options, plan.said)).resolve().to_dict()
-    if config.get("epochs"):
-        return int(config["epochs"])
+    resolved = base.with_values(asked_config(plan.example, plan.options, plan.said)).resolve()
+    config = fitted(plan.example, resolved).to_dict()
+    if "epochs" in config:
+        return int(config["epochs"] or USUAL_EPOCHS)
     return max(1, math.ceil(config["steps"] / config["validate_every"]))
 
 

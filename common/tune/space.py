@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from common.call import Options
-from common.config import Range, field_types, flag
+from common.config import Config, Range, field_types, flag
 from common.errors import UserError
 from common.example import Example
 from common.execute import asked_config
@@ -68,10 +68,21 @@ def space_of(example: Example, options: Options, said: dict[str, Any]) -> Space:
     if not free:
         fixed = ", ".join(flag(name) for name in declared)
         raise UserError(f"Everything that could be tuned is fixed: {fixed}.", "Leave one of them out.")
-    defaults = {name: getattr(config, name) for name in free}
+    config = fitted(example, config)
+    defaults = {name: value for name in free if (value := getattr(config, name)) is not None}
     integers = {name for name, (kind, _) in field_types(example.config).items() if kind is int}
-    ranges = {name: _holding(where, defaults[name]) for name, where in free.items()}
+    ranges = {name: _holding(where, defaults[name]) if name in defaults else where for name, where in free.items()}
     return Space(ranges, defaults, frozenset(integers & free.keys()))
+
+
+def fitted(example: Example, config: Config) -> Config:
+    """The config as a training would settle it: of the user's own data some settings are chosen by what they are."""
+    if example.prepare is None or type(config).fitted is Config.fitted:
+        return config
+    try:
+        return config.fitted(example.prepare(config))
+    except UserError:  # data that only the jobs have: what is open stays so
+        return config
 
 
 def plain_ranges(ranges: Mapping[str, Where]) -> dict[str, Any]:
