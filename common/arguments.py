@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.call import Options
-from common.config import field_types, flag
+from common.config import field_types, flag, rank
 
 if TYPE_CHECKING:
     from common.example import Example
@@ -96,10 +96,7 @@ def callback(
     """
     config = example.config()
     found = [*parameters(config.resolve()), *(_option_parameter(f) for f in dataclasses.fields(Options))]
-    order = ["Data", "Environment", "Model", "Training", "Exploration", "Augmentation"]
-    rank = {name: i for i, name in enumerate(order)}
-    panels = {p.name: _panel(p) for p in found}
-    found.sort(key=lambda p: rank.get(panels[p.name], len(order)))
+    found.sort(key=lambda p: rank(_panel(p)))
 
     def run(**given: Any) -> None:
         said = {name: value for name, value in given.items() if value is not None}

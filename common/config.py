@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from common.errors import UserError, nearest
 
 C = TypeVar("C", bound="Config")
+# The order in which groups of settings are shown; others follow.
+GROUPS = ("Data", "Environment", "Model", "Training", "Exploration", "Augmentation")
 TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -43,7 +45,8 @@ def option(
     """A config field with its help and its bounds.
 
     Args:
-        default: the value where nobody says another; None for "decided later".
+        default: the value where nobody says another; None for one that a recipe decides: the field is declared with
+            the type that it then has (`epochs: int = option(None, ...)`).
         help: one line, shown by --help.
         group: the panel of --help under which it stands.
         at_least, above, at_most: bounds of a number, the second one exclusive.
@@ -62,6 +65,13 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def changed(config: type[Config], name: str, default: Any = dataclasses.MISSING, **rules: Any) -> Any:
+    """A field of a config that is inherited, with another default, or other rules of `option`."""
+    field = config.__dataclass_fields__[name]
+    rules = {**field.metadata, **rules}
+    return option(field.default if default is dataclasses.MISSING else default, **rules)
+
+
 @dataclass(frozen=True)
 class Config:
     """What every example takes. An example's own config inherits it, adds fields and changes defaults."""
@@ -74,8 +84,8 @@ class Config:
         common=True,
         unset="data/ (downloads only there)",
     )
-    batch_size: int | None = option(64, "samples per optimiser step, over all processes", at_least=1, common=True)
-    lr: float | None = option(1e-3, "peak learning rate", above=0, at_most=100, common=True)
+    batch_size: int = option(64, "samples per optimiser step, over all processes", at_least=1, common=True)
+    lr: float = option(1e-3, "peak learning rate", above=0, at_most=100, common=True)
     seed: int = option(0, "seed of everything random", at_least=0, at_most=2**31 - 1, common=True)
     device: str = option(
         "auto", "where to compute", choices=("auto", "cpu", "cuda", "mps", "cuda:N"), group="Device", common=True
@@ -102,6 +112,14 @@ class Config:
         """The config with what is still open decided by what the data are; examples override it."""
         return self
 
+    def filled(self: C, recipe: dict[str, Any]) -> C:
+        """The config with what is still open decided by a recipe, and nothing that was said changed."""
+        return dataclasses.replace(self, **{name: value for name, value in recipe.items() if self.is_open(name)})
+
+    def is_open(self, name: str) -> bool:
+        """Whether a field is still to be decided."""
+        return getattr(self, name) is None
+
     def check(self) -> None:
         """Raises UserError for the first field whose value is out of bounds or not among its choices."""
         check_fields(self)
@@ -109,7 +127,7 @@ class Config:
     def describe(self) -> str:
         """The settings that a recipe or the user chose, in one line: those that are not as the class declares them."""
         chosen = []
-        for field in dataclasses.fields(self):
+        for field in sorted(dataclasses.fields(self), key=lambda field: rank(field.metadata["group"])):
             value = getattr(self, field.name)
             said_elsewhere = field.metadata["group"] in ("Data", "Device", "Run") or field.name == "seed"
             if said_elsewhere or value == field.default or (field.default is None and not value):
@@ -149,6 +167,11 @@ class Config:
         return changed
 
 
+def rank(group: str) -> int:
+    """The place of a group of settings among the others."""
+    return GROUPS.index(group) if group in GROUPS else len(GROUPS)
+
+
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -179,11 +202,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def field_types(config: type) -> dict[str, tuple[type, bool]]:
-    """The type of each field and whether it may be None, such as `{"lr": (float, True)}`."""
+    """The type of each field and whether it may be None, now or until a recipe decides: `{"lr": (float, True)}`."""
     types: dict[str, tuple[type, bool]] = {}
-    for name, hint in typing.get_type_hints(config).items():
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        hint = hints[field.name]
         options = typing.get_args(hint)
-        types[name] = next(o for o in options if o is not type(None)) if options else hint, bool(options)
+        kind = next(o for o in options if o is not type(None)) if options else hint
+        types[field.name] = kind, bool(options) or field.default is None
     return types
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,11 +13,39 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
 from common import distributed, nests
+from common.config import Config, Range, option
 from common.data.loaders import Loader
 from common.run import Run
 from common.step import Count, Loss, MovingAverage, Step
 
 Score = Callable[[Any, Any], dict[str, float]]  # (outputs, targets) of the whole set -> figures by name
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class FitConfig(Config):
+    """What every supervised training takes. Fields that an example leaves open are its recipe's to decide."""
+
+    epochs: int = option(
+        None, "passes over the training data", at_least=1, unset="by data set", grows=True, common=True
+    )
+    batch_size: int = option(
+        None, "samples per step, over all processes", at_least=1, unset="by data set", tune=(16, 32, 64, 128),
+        common=True,
+    )  # fmt: skip
+    lr: float = option(
+        None, "peak learning rate", above=0, at_most=100, unset="by data set", tune=Range(1e-4, 3e-2, log=True),
+        common=True,
+    )  # fmt: skip
+    optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
+    schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
+    weight_decay: float = option(
+        0.01, "weight decay of matrices and kernels", at_least=0, at_most=10, tune=Range(1e-3, 0.3, log=True)
+    )
+    accumulate: int = option(1, "pieces into which a batch is cut to save memory", at_least=1)
+    clip: float = option(0.0, "largest norm of the gradient; 0 for none", at_least=0)
+    ema: float = option(0.0, "decay of averaged weights, such as 0.999; 0 for none", at_least=0, at_most=0.99999)
+    patience: int = option(0, "validations without improvement before stopping; 0 for never", at_least=0)
 
 
 def fit(
@@ -24,19 +53,14 @@ def fit(
     model: nn.Module,
     loss_fn: Loss,
     train: Loader,
+    config: FitConfig,
     *,
-    epochs: int,
-    optimizer: Optimizer | Sequence[Optimizer],
-    schedule: str = "one-cycle",
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
     count: Count | None = None,
-    validate: Loader | Callable[[nn.Module], dict[str, float]] | None = None,
+    validate: Loader | Validate | None = None,
     validate_every: int = 0,
     score: Score | None = None,
     monitor: str = "val_loss",
-    accumulate: int = 1,
-    clip: float = 0.0,
-    ema: float = 0.0,
-    patience: int = 0,
 ) -> nn.Module:
     """Trains a model and leaves it with the best weights of its validations (the last ones without any).
 
@@ -44,25 +68,25 @@ def fit(
         model: placed by `run.place`.
         loss_fn: mean loss of a batch.
         train: batches of any shape.
-        optimizer: one or several, such as one for matrices and one for the rest; each gets the schedule.
-        schedule: "one-cycle", "cosine" or "constant", per step; see `scheduler`.
+        config: every setting decided; `batch_size` is the loader's. With `accumulate` the gradient is that of the whole
+            batch; with `ema` the averaged weights are what is validated and kept.
+        optimizer: one or several, such as one for matrices and one for the rest, in place of the one that the config
+            names; each gets the schedule.
         count: what the loss is a mean over, such as the tokens of the targets, where that is not the samples.
         validate: batches, whose outputs are kept and scored together; or a function of the model that gives the
             figures itself, such as one that calls `mean_figures`.
         validate_every: steps between validations; 0 for one after every epoch. The last step always validates.
         score: validation figures by name from outputs and targets; `val_loss` by `loss_fn` where none is given.
         monitor: the figure that decides which weights are best; lower is better if it ends in "loss".
-        accumulate: pieces into which each batch is cut to save memory; the gradient is that of the whole batch.
-        clip: largest norm of the gradient; 0 for none.
-        ema: decay per step of an exponential moving average of the weights, which is then what is validated
-            and kept; 0 for none.
-        patience: validations without a better `monitor` after which training stops; 0 for never.
     """
+    optimizer = optimizer or make_optimizer(config.optimizer, model, config.lr, config.weight_decay)
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-    steps, every = epochs * len(train), validate_every or len(train)
-    schedules = [Schedule(schedule, each, steps, warmup=len(train)) for each in optimizers]
-    average = MovingAverage(model, ema) if ema else None
-    step = Step(run, model, loss_fn, optimizers, count=count, accumulate=accumulate, clip=clip, average=average)
+    steps, every = config.epochs * len(train), validate_every or len(train)
+    schedules = [Schedule(config.schedule, each, steps, warmup=len(train)) for each in optimizers]
+    average = MovingAverage(model, config.ema) if config.ema else None
+    step = Step(
+        run, model, loss_fn, optimizers, count=count, accumulate=config.accumulate, clip=config.clip, average=average
+    )
     run.track(model=model, scaler=step.scaler)
     for number, (each, rates) in enumerate(zip(optimizers, schedules, strict=True)):
         run.track(**{numbered("optimizer", number): each, numbered("scheduler", number): rates})
@@ -71,7 +95,7 @@ def fit(
     kept = average.module if average is not None else model
     step.network.train()
 
-    for inputs, targets in run.loop(train, epochs=epochs):
+    for inputs, targets in run.loop(train, epochs=config.epochs):
         loss = step(inputs, targets)
         run.log(loss=loss, lr=schedules[0].get_last_lr()[0])
         for rates in schedules:
@@ -79,7 +103,9 @@ def fit(
         if validate is not None and ((run.step + 1) % every == 0 or run.step + 1 == steps):
             figures = validate(kept) if callable(validate) else _validate(run, kept, loss_fn, validate, score)
             step.network.train()
-            _keep_or_stop(run, kept, figures, monitor, patience, every, "epochs" if every == len(train) else "times")
+            _keep_or_stop(
+                run, kept, figures, monitor, config.patience, every, "epochs" if every == len(train) else "times"
+            )
 
     if validate is not None and "best_score" in run.state:
         kept.load_state_dict(run.best())

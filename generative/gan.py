@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +68,19 @@ class GanConfig(Config):
     size: str = option("small", "size of both networks", group="Model", choices=tuple(SIZES))
     latent: int = option(100, "numbers in a latent", group="Model", at_least=1, at_most=4096)
 
-    epochs: int | None = option(
+    epochs: int = option(
         None, "passes over the training data", at_least=1, unset="by data set", grows=True, common=True
     )
-    batch_size: int | None = option(None, "real images per step, over all processes", at_least=1, unset="by data set",
+    batch_size: int = option(None, "real images per step, over all processes", at_least=1, unset="by data set",
                                     tune=(16, 32, 64), common=True)  # fmt: skip
-    lr: float | None = option(None, "learning rate of the generator", above=0, at_most=100, unset="by loss",
+    lr: float = option(None, "learning rate of the generator", above=0, at_most=100, unset="by loss",
                               tune=Range(1e-4, 5e-3, log=True), common=True)  # fmt: skip
-    discriminator_lr: float | None = option(None, "learning rate of the discriminator", above=0, at_most=100,
+    discriminator_lr: float = option(None, "learning rate of the discriminator", above=0, at_most=100,
                                             unset="by loss", tune=Range(1e-4, 5e-3, log=True))  # fmt: skip
-    discriminator_steps: int | None = option(
+    discriminator_steps: int = option(
         None, "steps of the discriminator for each of the generator", at_least=1, at_most=100, unset="by loss"
     )
-    penalty: float | None = option(None, "weight of the gradient penalty", at_least=0, unset="by loss")
+    penalty: float = option(None, "weight of the gradient penalty", at_least=0, unset="by loss")
     schedule: str = option("constant", "learning-rate schedule", choices=("constant", "cosine"))
     ema: float | None = option(
         None, "decay per step of the averaged generator", at_least=0, at_most=0.99999, unset="by length of training"
@@ -94,8 +94,7 @@ class GanConfig(Config):
 
     def resolve(self) -> GanConfig:
         """Fills what was left open from the recipes of the data set and the loss."""
-        recipe = RECIPES.get(self.data, RECIPES["photos"]) | LOSSES[self.loss]
-        return replace(self, **{name: value for name, value in recipe.items() if getattr(self, name) is None})
+        return self.filled(RECIPES.get(self.data, RECIPES["photos"]) | LOSSES[self.loss])
 
     def check(self) -> None:
         super().check()
@@ -164,7 +163,7 @@ def train(config: GanConfig, run: Run) -> Metrics:
     run.progress.say(f"model      {config.loss} {config.size}, {sizes[0]:,} + {sizes[1]:,} weights")
 
     batches = Loader(
-        data.train, int(config.batch_size or 0), train=True, device=run.device, seed=config.seed,
+        data.train, config.batch_size, train=True, device=run.device, seed=config.seed,
         prepare=image_input(data).normalize, memory_format=run.plan.memory_format,
     )  # fmt: skip
 
@@ -195,22 +194,24 @@ def adversarial(
     classifier: quality.Classifier,
 ) -> nn.Module:
     """The loop: the discriminator learns at every step, the generator at every few. Returns the averaged generator."""
-    epochs, every = int(config.epochs or 0), int(config.discriminator_steps or 0)
-    steps = epochs * len(batches)
+    every = config.discriminator_steps
+    steps = config.epochs * len(batches)
     if steps < every:
         raise UserError(
             f"--discriminator-steps {every}: the training has {steps} steps, in which the generator would never learn.",
             "Use fewer, or more --epochs.",
         )
     betas = BETAS[config.loss]
-    slow = torch.optim.Adam(generator.parameters(), lr=float(config.lr or 0), betas=betas, fused=True)
-    fast = torch.optim.Adam(discriminator.parameters(), lr=float(config.discriminator_lr or 0), betas=betas, fused=True)
-    rates = [Schedule(config.schedule, slow, steps, every=every), Schedule(config.schedule, fast, steps)]
+    generator_optimizer = torch.optim.Adam(generator.parameters(), config.lr, betas, fused=True)
+    discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), config.discriminator_lr, betas, fused=True)
+    generator_schedule = Schedule(config.schedule, generator_optimizer, steps, every=every)
+    discriminator_schedule = Schedule(config.schedule, discriminator_optimizer, steps)
     decay = config.ema if config.ema is not None else ema_decay(steps // every)
     average = MovingAverage(generator, decay)
     run.track(
-        generator=generator, discriminator=discriminator, average=average, generator_optimizer=slow,
-        discriminator_optimizer=fast, generator_schedule=rates[0], discriminator_schedule=rates[1],
+        generator=generator, discriminator=discriminator, average=average,
+        generator_optimizer=generator_optimizer, discriminator_optimizer=discriminator_optimizer,
+        generator_schedule=generator_schedule, discriminator_schedule=discriminator_schedule,
     )  # fmt: skip
     if distributed.world() > 1:
         distributed.synchronize_batch_norm(generator)
@@ -219,7 +220,7 @@ def adversarial(
     generator.train()
     discriminator.train()
 
-    for real, targets in run.loop(batches, epochs=epochs):
+    for real, targets in run.loop(batches, epochs=config.epochs):
         if run.step == 0:
             keep_classifier(run, classifier)
         labels = targets if config.conditional else None
@@ -230,22 +231,22 @@ def adversarial(
             fake = generator(latents, labels)  # [B, C, 32, 32], also for the generator's own step: one pass less
         discriminator.requires_grad_(True)
         parts = discriminator_loss(
-            config.loss, discriminator, real, fake.detach(), labels, penalty=config.penalty or 0.0, mix=mix,
+            config.loss, discriminator, real, fake.detach(), labels, penalty=config.penalty, mix=mix,
             autocast=run.autocast,
         )  # fmt: skip
-        learn(discriminator, fast, parts["loss"])
-        rates[1].step()
+        learn(discriminator, discriminator_optimizer, parts["loss"])
+        discriminator_schedule.step()
         run.log(**{f"discriminator_{name}": value for name, value in parts.items()})
 
         if generator_learns:
             discriminator.requires_grad_(False)  # spares its gradients of the weights, half of its backward pass
             loss = generator_loss(config.loss, discriminator, real, fake, labels, run.autocast)
-            learn(generator, slow, loss)
-            rates[0].step()
+            learn(generator, generator_optimizer, loss)
+            generator_schedule.step()
             average.update_parameters(generator)
             run.log(generator_loss=loss)
 
-        if run.last_in_epoch and (run.epoch + 1) % -(-epochs // FRAMES) == 0:
+        if run.last_in_epoch and (run.epoch + 1) % -(-config.epochs // FRAMES) == 0:
             look_in(config, run, data, average.module, classifier, valid)
     return average.module
 

@@ -9,7 +9,7 @@ python -m nlp.classify --data sst2 --model hf:microsoft/MiniLM-L12-H384-uncased 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from common import artifact
 from common.artifact import Artifact
-from common.config import Config, Range, option
+from common.config import Range, changed, option
 from common.data.sequences import SequenceLoader, Sequences
 from common.data.text_sources import SOURCES, TextData, Texts, load_texts
 from common.distributed import first
@@ -27,7 +27,7 @@ from common.errors import UserError
 from common.example import Example, Predictor, class_rows
 from common.metrics import Metrics, classification
 from common.run import Run
-from common.training import classification_score, fit, make_optimizer, predict_all
+from common.training import FitConfig, classification_score, fit, predict_all
 from nlp import baseline, explain, models, pretrained
 from nlp.models import Classifier, NGrams
 from nlp.tokens import TokenInput, encode, train_tokenizer
@@ -56,45 +56,35 @@ SMALLEST = 300  # vocabulary: 256 bytes and a few pieces
 
 
 @dataclass(frozen=True)
-class ClassifyConfig(Config):
+class ClassifyConfig(FitConfig):
     """Everything that decides the result of one training."""
 
     data: str = option("docstrings", "data set", group="Data", choices=tuple(SOURCES), common=True)
     text_column: str | None = option(None, "column of the texts, of a CSV file", group="Data", unset="text")
     label_column: str | None = option(None, "column of the labels, of a CSV file", group="Data", unset="label")
     limit: int | None = option(None, "most training texts", group="Data", at_least=1, unset="all")
-    max_length: int | None = option(None, "word pieces after which a text is cut", group="Data", at_least=1,
+    max_length: int = option(None, "word pieces after which a text is cut", group="Data", at_least=1,
                                     at_most=models.LONGEST, unset="by data set")  # fmt: skip
 
-    model: str | None = option(
+    model: str = option(
         None, "network; hf:MODEL is a folder, an installed package or a name on the Hugging Face hub", group="Model",
         choices=(*models.FAMILIES, "hf:MODEL"), unset="by data set", common=True)  # fmt: skip
     size: str = option("small", "size of a network of ours", group="Model", choices=models.SIZES)
-    vocabulary: int | None = option(None, "pieces into which words are cut, in networks of ours", group="Model",
+    vocabulary: int = option(None, "pieces into which words are cut, in networks of ours", group="Model",
                                     at_most=1_000_000, unset="by data set")  # fmt: skip
-    ngrams: int | None = option(None, "add naive-Bayes features of runs of so many pieces; 0 for none", group="Model",
+    ngrams: int = option(None, "add naive-Bayes features of runs of so many pieces; 0 for none", group="Model",
                                 at_least=0, at_most=3, unset="by data set")  # fmt: skip
     lora: bool = option(False, "train low-rank adapters of a pretrained network", group="Model")
 
-    epochs: int | None = option(
-        None, "passes over the training data", at_least=1, unset="by data set", grows=True, common=True
-    )
-    batch_size: int | None = option(None, "texts per step, over all processes", at_least=1, unset="by data set",
-                                    tune=(16, 32, 64, 128), common=True)  # fmt: skip
-    lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set",
-                              tune=Range(5e-4, 3e-2, log=True), common=True)  # fmt: skip
-    optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
-    schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
-    weight_decay: float | None = option(None, "weight decay of matrices", at_least=0, at_most=10, unset="by data set",
-                                        tune=Range(1e-3, 0.3, log=True))  # fmt: skip
-    accumulate: int = option(1, "pieces into which a batch is cut to save memory", at_least=1)
-    clip: float = option(1.0, "largest norm of the gradient; 0 for none", at_least=0)
-    patience: int = option(0, "epochs without improvement before stopping; 0 for never", at_least=0)
-    dropout: float | None = option(None, "share of embeddings and features dropped, in networks of ours", at_least=0,
+    batch_size: int = changed(FitConfig, "batch_size", help="texts per step, over all processes")
+    lr: float = changed(FitConfig, "lr", tune=Range(5e-4, 3e-2, log=True))
+    weight_decay: float = changed(FitConfig, "weight_decay", default=None, unset="by data set")
+    clip: float = changed(FitConfig, "clip", default=1.0)
+    dropout: float = option(None, "share of embeddings and features dropped, in networks of ours", at_least=0,
                                    at_most=0.95, unset="by data set", tune=Range(0.0, 0.8))  # fmt: skip
-    word_dropout: float | None = option(None, "share of words hidden, in networks of ours", group="Augmentation",
+    word_dropout: float = option(None, "share of words hidden, in networks of ours", group="Augmentation",
                                         at_least=0, at_most=0.95, unset="by data set")  # fmt: skip
-    label_smoothing: float | None = option(None, "share of the target spread over all classes", group="Augmentation",
+    label_smoothing: float = option(None, "share of the target spread over all classes", group="Augmentation",
                                            at_least=0, at_most=0.9, unset="by data set")  # fmt: skip
 
     @classmethod
@@ -104,21 +94,20 @@ class ClassifyConfig(Config):
     @property
     def pretrained(self) -> str:
         """What comes after `hf:`; empty for a network of ours."""
-        return (self.model or "").partition(pretrained.PREFIX)[2]
+        return "" if self.is_open("model") else self.model.partition(pretrained.PREFIX)[2]
 
     def resolve(self) -> ClassifyConfig:
         """Fills what was left open from the recipe of the data set."""
         recipe = PRETRAINED if self.pretrained else SCRATCH | RECIPES.get(self.data.partition(":")[0], {})
         if self.lora:
             recipe = recipe | {"lr": 10 * recipe["lr"]}
-        missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
-        return replace(self, **missing)
+        return self.filled(recipe)
 
     def check(self) -> None:
         super().check()
         if self.lora and not self.pretrained:
             raise UserError("--lora adapts a pretrained network.", "Use it with --model hf:MODEL.")
-        if not self.pretrained and self.vocabulary is not None and self.vocabulary < SMALLEST:
+        if not self.pretrained and not self.is_open("vocabulary") and self.vocabulary < SMALLEST:
             raise UserError(f"--vocabulary is {self.vocabulary}; it must be at least {SMALLEST}.")
 
 
@@ -158,8 +147,8 @@ class Batches:
 def build(config: ClassifyConfig, classes: int, vocabulary: int, ngrams: NGrams | None) -> Classifier:
     """A network of ours: tokens [B, T] to logits [B, classes]."""
     return Classifier(
-        str(config.model), config.size, vocabulary, classes, ngrams=ngrams, dropout=config.dropout or 0.0,
-        word_dropout=config.word_dropout or 0.0,
+        config.model, config.size, vocabulary, classes, ngrams=ngrams, dropout=config.dropout,
+        word_dropout=config.word_dropout,
     )  # fmt: skip
 
 
@@ -176,13 +165,14 @@ def naive_bayes(config: ClassifyConfig, data: TextData, tokenizer: Tokenizer, in
 
 def start(config: ClassifyConfig, data: TextData) -> tuple[nn.Module, Tokenizer, TokenInput, dict[str, bytes]]:
     """The network that is trained, its tokenizer, and the files that its artifact needs."""
-    length = int(config.max_length or 0)
     if config.pretrained:
-        network, tokenizer, inputs, files = pretrained.load(config.pretrained, len(data.classes), length, config.lora)
+        network, tokenizer, inputs, files = pretrained.load(
+            config.pretrained, len(data.classes), config.max_length, config.lora
+        )
         network.ngrams = naive_bayes(config, data, tokenizer, inputs)
         return network, tokenizer, inputs, files
-    inputs = TokenInput(max_length=length)
-    tokenizer = train_tokenizer(data.train.texts, length, int(config.vocabulary or 0))
+    inputs = TokenInput(max_length=config.max_length)
+    tokenizer = train_tokenizer(data.train.texts, config.max_length, config.vocabulary)
     ngrams = naive_bayes(config, data, tokenizer, inputs)
     model = build(config, len(data.classes), tokenizer.get_vocab_size(), ngrams)
     return model, tokenizer, inputs, {"tokenizer.json": tokenizer.to_str().encode()}
@@ -198,7 +188,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     config = run.settle(config, samples=len(data.train))
     model, tokenizer, inputs, files = start(config, data)
     batches = Batches(tokenizer, inputs, run.device, config.seed)
-    loader = batches(data.train, int(config.batch_size or 0), train=True)
+    loader = batches(data.train, config.batch_size, train=True)
     model = run.place(model, sample=next(loader.epoch(0))[0][:1].cpu())
     weights = sum(p.numel() for p in model.parameters())
     run.progress.say(f"model      {config.model}, {weights:,} weights, {tokenizer.get_vocab_size():,} word pieces")
@@ -206,17 +196,12 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     model = fit(
         run,
         model,
-        nn.CrossEntropyLoss(label_smoothing=config.label_smoothing or 0.0),
+        nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
         loader,
-        epochs=int(config.epochs or 0),
-        optimizer=make_optimizer(config.optimizer, model, float(config.lr or 0), config.weight_decay or 0.0),
-        schedule=config.schedule,
+        config,
         validate=batches(data.valid),
         score=classification_score,
         monitor="val_accuracy",
-        accumulate=config.accumulate,
-        clip=config.clip,
-        patience=config.patience,
     )
     if isinstance(model, pretrained.Pretrained):
         model = pretrained.merged(model)
@@ -224,7 +209,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     simple = baseline.tfidf(data)
     metrics, logits = test(model, data, batches(data.test), simple)
     correct = logits.argmax(1) == data.test.targets
-    run.sections.append(baseline.section(str(config.model), metrics, correct, simple))
+    run.sections.append(baseline.section(config.model, metrics, correct, simple))
     run.sections.append(explain.mistakes(model.eval(), tokenizer, inputs, data.test, logits, data.classes))
     saved = pretrained.to_save(model) if isinstance(model, pretrained.Pretrained) else model
     artifact.save(run, saved, inputs=inputs, classes=data.classes, metrics=metrics, files=files)

@@ -31,7 +31,7 @@ from common.example import Example, Predictor, class_rows
 from common.kinds.row import RowInput
 from common.metrics import Metrics, classification, paired_interval
 from common.run import Run
-from common.training import fit
+from common.training import FitConfig, fit
 from research import ladder_page
 from research.ladder_climb import Climb, Fold
 
@@ -190,10 +190,7 @@ def with_fit(x: Tensor, y: Tensor, config: LadderConfig, run: Run) -> Climb:
     loss_fn = nn.BCEWithLogitsLoss()
     optimizer = torch.optim.SGD(model.parameters(), config.lr)
     batches = loader(x, y, config, run.device)
-    fit(
-        run, model, loss_fn, batches, epochs=config.epochs,
-        optimizer=optimizer, schedule="constant",
-    )  # fmt: skip
+    fit(run, model, loss_fn, batches, FitConfig(epochs=config.epochs, schedule="constant"), optimizer=optimizer)
     climb = Climb.of(run)
     return climb.end(model.linear.weight[0], model.linear.bias[0])
 

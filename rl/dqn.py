@@ -87,7 +87,7 @@ class DQNConfig(Config):
     """Everything that decides the result of one training."""
 
     data: str = option("CartPole-v1", "another word for --env", group="Data", common=True)
-    env: str | None = option(
+    env: str = option(
         None,
         "environment: any id of gymnasium with discrete actions",
         group="Data",
@@ -98,51 +98,51 @@ class DQNConfig(Config):
     max_episode_steps: int | None = option(
         None, "steps after which an episode is cut", group="Data", at_least=1, unset="the environment's own, else 1000"
     )
-    clip_rewards: bool | None = option(None, "train on the sign of rewards", group="Data", unset="with Atari")
+    clip_rewards: bool = option(None, "train on the sign of rewards", group="Data", unset="with Atari")
 
-    hidden: str | None = option(None, "widths of the dense layers, such as 128,128", group="Model", unset="by env")
+    hidden: str = option(None, "widths of the dense layers, such as 128,128", group="Model", unset="by env")
     rainbow: bool = option(False, "all six improvements below (Hessel et al. 2018)", group="Model")
-    double: bool | None = option(None, "choose by one network, judge by the other", group="Model", unset="by env")
-    dueling: bool | None = option(None, "streams for state value and advantages", group="Model", unset="by env")
-    prioritized: bool | None = option(None, "replay large errors more often", group="Model", unset="by env")
-    noisy: bool | None = option(None, "explore by noise in the weights, not ε-greedily", group="Model", unset="by env")
-    distributional: bool | None = option(None, "learn distributions of returns, C51", group="Model", unset="by env")
-    n_step: int | None = option(None, "steps of reward before bootstrapping", group="Model", at_least=1, at_most=50,
+    double: bool = option(None, "choose by one network, judge by the other", group="Model", unset="by env")
+    dueling: bool = option(None, "streams for state value and advantages", group="Model", unset="by env")
+    prioritized: bool = option(None, "replay large errors more often", group="Model", unset="by env")
+    noisy: bool = option(None, "explore by noise in the weights, not ε-greedily", group="Model", unset="by env")
+    distributional: bool = option(None, "learn distributions of returns, C51", group="Model", unset="by env")
+    n_step: int = option(None, "steps of reward before bootstrapping", group="Model", at_least=1, at_most=50,
                                 unset="by env", tune=(1, 3, 5))  # fmt: skip
     atoms: int = option(51, "returns that a distribution is made of", group="Model", at_least=2, at_most=1001)
-    v_min: float | None = option(None, "the lowest of them", group="Model", unset="by env")
-    v_max: float | None = option(None, "the highest of them", group="Model", unset="by env")
+    v_min: float = option(None, "the lowest of them", group="Model", unset="by env")
+    v_max: float = option(None, "the highest of them", group="Model", unset="by env")
 
-    steps: int | None = option(
+    steps: int = option(
         None, "steps in the environments, all together", at_least=1, unset="by env", grows=True, common=True
     )
-    envs: int | None = option(None, "environments side by side, over all processes", at_least=1, unset="by env")
-    train_every: int | None = option(None, "steps between updates, all environments together", at_least=1,
+    envs: int = option(None, "environments side by side, over all processes", at_least=1, unset="by env")
+    train_every: int = option(None, "steps between updates, all environments together", at_least=1,
                                      unset="by env")  # fmt: skip
-    updates: int | None = option(None, "optimiser steps then", at_least=1, unset="by env")
-    batch_size: int | None = option(None, "transitions per optimiser step, over all processes", at_least=1,
+    updates: int = option(None, "optimiser steps then", at_least=1, unset="by env")
+    batch_size: int = option(None, "transitions per optimiser step, over all processes", at_least=1,
                                     unset="by env", common=True)  # fmt: skip
-    lr: float | None = option(None, "learning rate of Adam", above=0, at_most=100, unset="by env",
+    lr: float = option(None, "learning rate of Adam", above=0, at_most=100, unset="by env",
                               tune=Range(1e-4, 1e-2, log=True), common=True)  # fmt: skip
     clip: float = option(0.0, "largest norm of the gradient; 0 for none", at_least=0)
-    gamma: float | None = option(None, "discount per step", at_least=0, at_most=1, unset="by env",
+    gamma: float = option(None, "discount per step", at_least=0, at_most=1, unset="by env",
                                  tune=Range(0.95, 0.999))  # fmt: skip
-    buffer: int | None = option(None, "transitions in the replay memory, over all processes", at_least=1,
+    buffer: int = option(None, "transitions in the replay memory, over all processes", at_least=1,
                                 unset="by env")  # fmt: skip
-    learning_starts: int | None = option(None, "steps before the first update", at_least=0, unset="by env")
-    exploration: float | None = option(None, "share of the steps over which ε falls", at_least=0, at_most=1,
+    learning_starts: int = option(None, "steps before the first update", at_least=0, unset="by env")
+    exploration: float = option(None, "share of the steps over which ε falls", at_least=0, at_most=1,
                                        unset="by env", tune=Range(0.05, 0.5))  # fmt: skip
-    epsilon_end: float | None = option(None, "ε from then on", at_least=0, at_most=1, unset="by env")
-    target_every: int | None = option(None, "optimiser steps between moves of the target network", at_least=1,
+    epsilon_end: float = option(None, "ε from then on", at_least=0, at_most=1, unset="by env")
+    target_every: int = option(None, "optimiser steps between moves of the target network", at_least=1,
                                       unset="by env", tune=Range(8, 512, log=True))  # fmt: skip
-    tau: float | None = option(None, "share by which it then moves", above=0, at_most=1, unset="by env")
+    tau: float = option(None, "share by which it then moves", above=0, at_most=1, unset="by env")
     alpha: float = option(0.5, "how much priorities count", at_least=0, at_most=1)
     beta: float = option(0.4, "how much of their bias is corrected at first; in full at the end", at_least=0, at_most=1)
-    validate_every: int | None = option(None, "steps between validations", at_least=1, unset="by env")
-    validations: int | None = option(None, "episodes of a validation", at_least=1, unset="by env")
+    validate_every: int = option(None, "steps between validations", at_least=1, unset="by env")
+    validations: int = option(None, "episodes of a validation", at_least=1, unset="by env")
     stop_at: float | None = option(None, "mean return of two validations at which training stops", unset="by env")
-    episodes: int | None = option(None, "episodes of the final evaluation", at_least=1, unset="by env")
-    checkpoint_every: int | None = option(
+    episodes: int = option(None, "episodes of the final evaluation", at_least=1, unset="by env")
+    checkpoint_every: int = option(
         None, "steps between checkpoints, at which running episodes are cut", at_least=1, unset="by env"
     )
 
@@ -158,18 +158,17 @@ class DQNConfig(Config):
         if self.rainbow:
             recipe |= dict.fromkeys(("double", "dueling", "prioritized", "noisy", "distributional"), True)
             recipe["n_step"] = 3
-        missing = {field: value for field, value in recipe.items() if getattr(self, field) is None}
-        return replace(self, **missing, data=name, env=name)
+        return replace(self.filled(recipe), data=name, env=name)
 
     def check(self) -> None:
         super().check()
-        if self.env is not None and self.data not in (self.env, DQNConfig.data, TINY):
+        if not self.is_open("env") and self.data not in (self.env, DQNConfig.data, TINY):
             raise UserError(f"--data {self.data} and --env {self.env} name two environments.", "Give one of them.")
-        if self.hidden is not None and not all(part.isdigit() and int(part) for part in self.hidden.split(",")):
+        if not self.is_open("hidden") and not all(part.isdigit() and int(part) for part in self.hidden.split(",")):
             raise UserError(f"--hidden {self.hidden}: not a list of widths.", "Such as 128,128.")
         if self.precision == "fp16":
             raise UserError("--precision fp16: this loop does not scale its loss.", "Use bf16, fp32 or auto.")
-        if self.v_min is not None and self.v_max is not None and self.v_min >= self.v_max:
+        if not self.is_open("v_min") and not self.is_open("v_max") and self.v_min >= self.v_max:
             raise UserError(f"--v-min {self.v_min:g} is not below --v-max {self.v_max:g}.")
         if self.train_every and self.envs and self.train_every % self.envs:
             raise UserError(
@@ -184,7 +183,7 @@ class DQNConfig(Config):
 # --- model -------------------------------------------------------------------------------------------------
 
 
-def build(config: Any, shape: Sequence[int], actions: int) -> QNetwork:
+def build(config: DQNConfig, shape: Sequence[int], actions: int) -> QNetwork:
     """The network of a config for observations [B, *shape]."""
     return QNetwork(
         shape, actions, [int(width) for width in config.hidden.split(",")], dueling=config.dueling,
@@ -195,7 +194,7 @@ def build(config: Any, shape: Sequence[int], actions: int) -> QNetwork:
 # --- train -------------------------------------------------------------------------------------------------
 
 
-def train(config: Any, run: Run) -> Metrics:
+def train(config: DQNConfig, run: Run) -> Metrics:
     """Trains, evaluates on other episodes, and saves the agent.
 
     A step of the run is a round: `train_every` steps in the environments, then `updates` of the network.
@@ -262,7 +261,7 @@ def train(config: Any, run: Run) -> Metrics:
     return metrics
 
 
-def networks(config: Any, run: Run, environments: Environments) -> tuple[Any, Any]:
+def networks(config: DQNConfig, run: Run, environments: Environments) -> tuple[Any, Any]:
     """The network that learns and its target, equal at first, on the device."""
     sample = torch.zeros(1, *environments.shape, dtype=environments.dtype)
     network = build(config, environments.shape, len(environments.actions))
@@ -275,7 +274,7 @@ def networks(config: Any, run: Run, environments: Environments) -> tuple[Any, An
     return model.train(), target.train()
 
 
-def memory(config: Any, run: Run, environments: Environments) -> Replay:
+def memory(config: DQNConfig, run: Run, environments: Environments) -> Replay:
     """The replay memory of this process."""
     try:
         replay = Replay(
@@ -290,7 +289,7 @@ def memory(config: Any, run: Run, environments: Environments) -> Replay:
 
 
 def update(
-    config: Any, model: Any, target: Any, optimizer: torch.optim.Optimizer, replay: Replay, batch: Batch
+    config: DQNConfig, model: Any, target: Any, optimizer: torch.optim.Optimizer, replay: Replay, batch: Batch
 ) -> tuple[Tensor, Tensor]:
     """One optimiser step: the mean loss and the mean value before it."""
     model.resample()
@@ -313,7 +312,7 @@ def move(target: nn.Module, model: nn.Module, tau: float) -> None:
     torch._foreach_lerp_(list(target.parameters()), list(model.parameters()), tau)
 
 
-def validate(config: Any, run: Run, model: Any, environments: Environments) -> None:
+def validate(config: DQNConfig, run: Run, model: Any, environments: Environments) -> None:
     """Plays the validation episodes, keeps the best weights, and stops where they are good enough twice."""
     model.eval()
     played = play(lambda seen: model.values(seen.to(run.device)), environments, VALIDATION_SEED)
@@ -330,7 +329,7 @@ def validate(config: Any, run: Run, model: Any, environments: Environments) -> N
 # --- evaluate ----------------------------------------------------------------------------------------------
 
 
-def test(agent: QNetwork, config: Any) -> tuple[Metrics, Played]:
+def test(agent: QNetwork, config: DQNConfig) -> tuple[Metrics, Played]:
     """Whole episodes that neither training nor validation has seen, played greedily on the CPU."""
     environments = Environments(config.env, config.episodes, once=True, limit=config.max_episode_steps)
     with one_thread():
@@ -355,7 +354,7 @@ def limit_note(env: str, steps: int) -> str:
     return f"{env} has no time limit: episodes are cut after {steps:,} steps (--max-episode-steps)"
 
 
-def evaluate(saved: Artifact, config: Any) -> Metrics:
+def evaluate(saved: Artifact, config: DQNConfig) -> Metrics:
     """Plays the test episodes again with a saved agent."""
     return test(load_agent(saved), config)[0]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from common import example
+from common import example, training
 from common.arguments import with_resume_value
 from common.errors import UserError
 from common.execute import Options, execute
@@ -84,15 +84,12 @@ def test_a_mistake_gives_one_or_two_lines_and_leaves_nothing(
     assert refusal(toy.example, *arguments).startswith(text)
 
 
-def test_a_nan_late_in_training_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+def test_a_nan_late_in_training_names_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"lr": 90.0, "schedule": "constant", "epochs": 300, "checkpoint_seconds": 0.0}
-    optimizer = toy.make_optimizer
-    try:
-        toy.make_optimizer = lambda name, model, lr, decay: optimizer("sgd", model, 1e12, 0.0)  # type: ignore[assignment]
-        with pytest.raises(UserError, match="at a learning rate of") as error:
-            execute(toy.example, Options(out=str(tmp_path), quiet=True), said)
-    finally:
-        toy.make_optimizer = optimizer
+    optimizer = training.make_optimizer
+    monkeypatch.setattr(training, "make_optimizer", lambda name, model, lr, decay: optimizer("sgd", model, 1e12, 0.0))
+    with pytest.raises(UserError, match="at a learning rate of") as error:
+        execute(toy.example, Options(out=str(tmp_path), quiet=True), said)
     assert "became nan at step" in error.value.what or "became inf at step" in error.value.what
 
 

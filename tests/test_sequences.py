@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -90,7 +91,7 @@ def test_a_classifier_of_sequences_learns_by_fit(tmp_path: Path) -> None:
     def train(config: toy.ToyConfig, run: Run) -> Metrics:
         model = run.place(Counting(), torch.zeros(1, 4, dtype=torch.int64))
         optimizer = make_optimizer("adamw", model, 0.1, 0.0)
-        fit(run, model, nn.CrossEntropyLoss(), loader(data, train=True), epochs=5, optimizer=optimizer)
+        fit(run, model, nn.CrossEntropyLoss(), loader(data, train=True), replace(config, epochs=5), optimizer=optimizer)
         scores.update(classification_score(predict_all(model, loader(data, train=False)), data.targets))
         return Metrics("accuracy", {"accuracy": scores["val_accuracy"]})
 

@@ -53,7 +53,7 @@ def test_a_folder_of_24_photos_trains_by_default(
     said = capsys.readouterr().err
     kept = json.loads((run / "config.json").read_text())["config"]
     assert (kept["batch_size"], kept["model"]) == (4, "resnet")
-    assert "settings   batch size 4, lr 0.008, model resnet, size tiny, epochs 2, flip, crop 4" in said
+    assert "settings   model resnet, size tiny, batch size 4, lr 0.008, epochs 2" in said
     assert "hint       --model torchvision/resnet18 --weights imagenet" in said
 
 

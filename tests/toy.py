@@ -9,25 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from common import artifact
-from common.config import Config, Range, option
+from common.config import Range, changed, option
 from common.data.loaders import Loader
 from common.example import Example
 from common.metrics import Metrics, classification
 from common.run import Run
-from common.training import classification_score, fit, make_optimizer, predict_all
+from common.training import FitConfig, classification_score, fit, predict_all
 
 CLASSES = ["a", "b", "c"]
 
 
 @dataclass(frozen=True)
-class ToyConfig(Config):
-    epochs: int = option(4, "passes over the training data", at_least=1, grows=True)
-    lr: float | None = option(1e-3, "peak learning rate", above=0, at_most=100, tune=Range(1e-4, 0.1, log=True))
-    ema: float = option(0.0, "decay of averaged weights", at_least=0, at_most=0.9999)
-    accumulate: int = option(1, "pieces of a batch", at_least=1)
-    clip: float = option(0.0, "largest norm of the gradient", at_least=0)
-    patience: int = option(0, "epochs without improvement before stopping", at_least=0)
-    schedule: str = option("one-cycle", "schedule", choices=("one-cycle", "cosine", "constant"))
+class ToyConfig(FitConfig):
+    epochs: int = changed(FitConfig, "epochs", default=4)
+    batch_size: int = changed(FitConfig, "batch_size", default=64, tune=None)
+    lr: float = changed(FitConfig, "lr", default=1e-3, tune=Range(1e-4, 0.1, log=True))
+    weight_decay: float = changed(FitConfig, "weight_decay", tune=None)
     streamed: bool = option(False, "read items through worker processes")
     dropout: float = option(0.1, "dropout", at_least=0, at_most=0.9, tune=(0.0, 0.1, 0.3))
     poison: bool = option(False, "put a NaN into the data")
@@ -79,23 +76,16 @@ def train(config: ToyConfig, run: Run) -> Metrics:
     train_set, valid_set = points(config)
     model = run.place(network(config.dropout), torch.zeros(1, 20))
     batch: dict[str, Any] = {"device": run.device, "workers": 2 if config.streamed else None}
-    size = int(config.batch_size or 0)
     valid = Loader(valid_set, 100, train=False, **batch)
     model = fit(
         run,
         model,
         nn.CrossEntropyLoss(),
-        Loader(train_set, size, train=True, seed=config.seed, augment=jitter, **batch),
-        epochs=config.epochs,
-        optimizer=make_optimizer("adamw", model, float(config.lr or 0), 0.01),
-        schedule=config.schedule,
+        Loader(train_set, config.batch_size, train=True, seed=config.seed, augment=jitter, **batch),
+        config,
         validate=valid,
         score=classification_score,
         monitor="val_accuracy",
-        accumulate=config.accumulate,
-        clip=config.clip,
-        ema=config.ema,
-        patience=config.patience,
     )
     metrics = classification(CLASSES)(predict_all(model, valid), valid.targets)
     artifact.save(run, model, inputs=None, classes=CLASSES, metrics=metrics)

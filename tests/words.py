@@ -19,7 +19,7 @@ from common.data.loaders import Loader
 from common.example import Example
 from common.metrics import Metrics
 from common.run import Run
-from common.training import fit, mean_figures
+from common.training import FitConfig, fit, mean_figures
 
 LETTERS = 12
 PAD = -100  # what cross_entropy passes over
@@ -88,11 +88,11 @@ def train(config: WordsConfig, run: Run) -> Metrics:
     sample, _ = Words(0, 2).collate(Words(0, 2).words)
     model: Any = run.place(Network(), sample)
     kinds = (torch.optim.AdamW, torch.optim.AdamW) if config.adam else (torch.optim.SGD, torch.optim.SGD)
+    fitting = FitConfig(epochs=config.epochs, schedule="cosine", accumulate=config.accumulate)
     model = fit(
-        run, model, loss_fn, Loader(Words(1, 240), 24, train=True, seed=config.seed, **batch), epochs=config.epochs,
+        run, model, loss_fn, Loader(Words(1, 240), 24, train=True, seed=config.seed, **batch), fitting,
         optimizer=[kinds[0](model.embed.parameters(), 0.05), kinds[1](model.out.parameters(), 0.02)],
-        schedule="cosine", count=count, validate=lambda kept: mean_figures(kept, valid, sums), validate_every=7,
-        accumulate=config.accumulate,
+        count=count, validate=lambda kept: mean_figures(kept, valid, sums), validate_every=7,
     )  # fmt: skip
     metrics = Metrics("accuracy", {"accuracy": mean_figures(model, valid, sums)["val_accuracy"]})
     artifact.save(run, model, inputs=None, classes=[], metrics=metrics)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from common import artifact, report
 from common.artifact import Artifact
-from common.config import Config, Range, option
-from common.data.augment import Augment
+from common.config import Range, changed, option
+from common.data.augment import Augment, AugmentConfig
 from common.data.image_sources import SOURCES, ImageData, Images, load_images
 from common.data.loaders import Loader
 from common.distributed import first
@@ -27,7 +27,7 @@ from common.example import Example, Predictor, class_rows
 from common.kinds.image import ImageInput
 from common.metrics import Metrics, classification
 from common.run import Run
-from common.training import classification_score, fit, make_optimizer, predict_all
+from common.training import FitConfig, classification_score, fit, predict_all
 from vision import models
 
 # --- config ------------------------------------------------------------------------------------------------
@@ -54,14 +54,14 @@ FEWEST_STEPS = 400  # of a training on the user's own data, by as many epochs as
 
 
 @dataclass(frozen=True)
-class TrainConfig(Config):
+class TrainConfig(FitConfig, AugmentConfig):
     """Everything that decides the result of one training."""
 
     data: str = option("digits", "data set", group="Data", choices=tuple(SOURCES), common=True)
     image_size: int | None = option(
         None, "side of the square images, in pixels", group="Data", at_least=28, at_most=1024, unset="by data set"
     )
-    model: str | None = option(
+    model: str = option(
         None, "network", group="Model", choices=(*models.FAMILIES, "torchvision/NAME"), unset="by data set", common=True
     )
     size: str = option("small", "size of the network", group="Model", choices=models.SIZES)
@@ -69,33 +69,10 @@ class TrainConfig(Config):
                           group="Model")  # fmt: skip
     freeze: bool = option(False, "train only the last layer", group="Model")
 
-    epochs: int | None = option(
-        None, "passes over the training data", at_least=1, unset="by data set", grows=True, common=True
-    )
-    batch_size: int | None = option(None, "images per step, over all processes", at_least=1, unset="by data set",
-                                    tune=(32, 64, 128), common=True)  # fmt: skip
-    lr: float | None = option(None, "peak learning rate", above=0, at_most=100, unset="by data set",
-                              tune=Range(1e-3, 3e-2, log=True), common=True)  # fmt: skip
-    optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
-    schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
-    weight_decay: float = option(0.02, "weight decay of matrices and kernels", at_least=0, at_most=10,
-                                 tune=Range(1e-3, 0.3, log=True))  # fmt: skip
-    accumulate: int = option(1, "pieces into which a batch is cut to save memory", at_least=1)
-    clip: float = option(0.0, "largest norm of the gradient; 0 for none", at_least=0)
-    ema: float = option(0.0, "decay of averaged weights, such as 0.999; 0 for none", at_least=0, at_most=0.99999)
-    patience: int = option(0, "epochs without improvement before stopping; 0 for never", at_least=0)
-
-    flip: bool | None = option(None, "mirror images left to right", group="Augmentation", unset="by data set")
-    crop: int | None = option(None, "shift by up to this many pixels", group="Augmentation", at_least=0, at_most=64,
-                              unset="by data set")  # fmt: skip
-    rotate: float | None = option(None, "turn by up to this many degrees", group="Augmentation", at_least=0,
-                                  at_most=180, unset="by data set", tune=Range(0.0, 20.0))  # fmt: skip
-    zoom: float | None = option(None, "crop away up to this share of the area", group="Augmentation", at_least=0,
-                                at_most=0.95, unset="by data set", tune=Range(0.0, 0.5))  # fmt: skip
-    randaugment: int = option(0, "RandAugment magnitude; 0 for none", group="Augmentation", at_least=0, at_most=30)
-    mixup: float = option(0.0, "mixup alpha; 0 for none", group="Augmentation", at_least=0, at_most=10)
-    cutmix: float = option(0.0, "CutMix alpha; 0 for none", group="Augmentation", at_least=0, at_most=10)
-    label_smoothing: float | None = option(None, "share of the target spread over all classes", group="Augmentation",
+    batch_size: int = changed(FitConfig, "batch_size", help="images per step, over all processes", tune=(32, 64, 128))
+    lr: float = changed(FitConfig, "lr", tune=Range(1e-3, 3e-2, log=True))
+    weight_decay: float = changed(FitConfig, "weight_decay", default=0.02)
+    label_smoothing: float = option(None, "share of the target spread over all classes", group="Augmentation",
                                            at_least=0, at_most=0.9, unset="by data set")  # fmt: skip
 
     @classmethod
@@ -105,24 +82,21 @@ class TrainConfig(Config):
     def resolve(self) -> TrainConfig:
         """Fills what was left open from the recipe of the data set; of the user's own data `fitted` does."""
         recipe = RECIPES.get(RECIPE_OF.get(self.data, self.data))
-        return self._filled(NOTHING | recipe) if recipe else self  # a file is never called as a recipe is
+        return self.filled(NOTHING | recipe) if recipe else self  # a file is never called as a recipe is
 
     def fitted(self, data: ImageData) -> TrainConfig:
         """Fills what is still open by what the data are: few images get small batches and many epochs."""
-        fitted, count = self._filled(NOTHING | recipe_for(data)), len(data.train)
-        if self.batch_size is None:
-            fitted = replace(fitted, batch_size=min(int(fitted.batch_size or 1), max(1, count // 4)))
-        if self.epochs is None:
-            steps = max(1, count // int(fitted.batch_size or 1))
-            fitted = replace(fitted, epochs=max(int(fitted.epochs or 1), -(-FEWEST_STEPS // steps)))
+        fitted, count = self.filled(NOTHING | recipe_for(data)), len(data.train)
+        if self.is_open("batch_size"):
+            fitted = replace(fitted, batch_size=min(fitted.batch_size, max(1, count // 4)))
+        if self.is_open("epochs"):
+            steps = max(1, count // fitted.batch_size)
+            fitted = replace(fitted, epochs=max(fitted.epochs, -(-FEWEST_STEPS // steps)))
         return fitted
-
-    def _filled(self, recipe: dict[str, Any]) -> TrainConfig:
-        return replace(self, **{name: value for name, value in recipe.items() if getattr(self, name) is None})
 
     def check(self) -> None:
         super().check()
-        if self.model is not None:
+        if not self.is_open("model"):
             models.check_name(self.model)
             if self.weights == "imagenet" and not self.model.startswith(models.TORCHVISION):
                 raise UserError(
@@ -151,14 +125,14 @@ def prepare(config: TrainConfig) -> ImageData:
             config.data,
             data_dir=Path(config.data_dir) if config.data_dir else None,
             size=config.image_size,
-            channels=models.required_channels(str(config.model)),
+            channels=models.required_channels(config.model),
             seed=config.seed,
         )
 
 
 def image_input(config: TrainConfig, data: ImageData) -> ImageInput:
     """How images, these and any later ones, become what the network takes."""
-    pretrained = models.weights_mean_std(config.weights, str(config.model))
+    pretrained = models.weights_mean_std(config.weights, config.model)
     mean, std = pretrained if pretrained else (data.mean, data.std)
     return ImageInput(size=data.size, channels=data.channels, mean=mean, std=std)
 
@@ -168,7 +142,7 @@ def batches(run: Run, config: TrainConfig, split: Images, inputs: ImageInput, au
     assert run.plan is not None
     return Loader(
         split,
-        int(config.batch_size or 0) if augment else 256,
+        config.batch_size if augment else 256,
         train=augment is not None,
         device=run.device,
         seed=config.seed,
@@ -184,7 +158,7 @@ def batches(run: Run, config: TrainConfig, split: Images, inputs: ImageInput, au
 def build(config: TrainConfig, classes: int, channels: int, image_size: int) -> nn.Module:
     """The network of a config: [B, channels, image_size, image_size] to logits [B, classes]."""
     return models.build(
-        str(config.model), config.size, classes=classes, channels=channels, image_size=image_size,
+        config.model, config.size, classes=classes, channels=channels, image_size=image_size,
         weights=config.weights, freeze=config.freeze,
     )  # fmt: skip
 
@@ -207,25 +181,16 @@ def train(config: TrainConfig, run: Run) -> Metrics:
     model = run.place(model, sample=torch.zeros(1, data.channels, data.size, data.size))
     run.progress.say(f"model      {config.model} {config.size}, {sum(p.numel() for p in model.parameters()):,} weights")
 
-    augment = Augment(
-        flip=bool(config.flip), crop=int(config.crop or 0), rotate=config.rotate or 0.0, zoom=config.zoom or 0.0,
-        randaugment=config.randaugment, mixup=config.mixup, cutmix=config.cutmix, classes=len(data.classes),
-    )  # fmt: skip
+    augment = Augment.of(config, len(data.classes))
     model = fit(
         run,
         model,
-        nn.CrossEntropyLoss(label_smoothing=config.label_smoothing or 0.0),
+        nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
         batches(run, config, data.train, inputs, augment),
-        epochs=int(config.epochs or 0),
-        optimizer=make_optimizer(config.optimizer, model, float(config.lr or 0), config.weight_decay),
-        schedule=config.schedule,
+        config,
         validate=batches(run, config, data.valid, inputs),
         score=classification_score,
         monitor="val_accuracy",
-        accumulate=config.accumulate,
-        clip=config.clip,
-        ema=config.ema,
-        patience=config.patience,
     )
 
     run.tracker.image("augmented", sample_grid(data, augment), run.step)

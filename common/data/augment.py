@@ -5,13 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.config import Config, Range
+from common.config import option as any_option
+
 GROUPS = 16  # of a batch that RandAugment treats apart
+option = partial(any_option, group="Augmentation")
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Config):
+    """The settings of `Augment`, for an example's config to inherit; those left open are its recipe's to decide."""
+
+    flip: bool = option(None, "mirror images left to right", unset="by data set")
+    crop: int = option(None, "shift by up to this many pixels", at_least=0, at_most=64, unset="by data set")
+    rotate: float = option(
+        None, "turn by up to this many degrees", at_least=0, at_most=180, unset="by data set", tune=Range(0.0, 20.0)
+    )
+    zoom: float = option(
+        None, "crop away up to this share of the area", at_least=0, at_most=0.95, unset="by data set",
+        tune=Range(0.0, 0.5),
+    )  # fmt: skip
+    randaugment: int = option(0, "RandAugment magnitude; 0 for none", at_least=0, at_most=30)
+    mixup: float = option(0.0, "mixup alpha; 0 for none", at_least=0, at_most=10)
+    cutmix: float = option(0.0, "CutMix alpha; 0 for none", at_least=0, at_most=10)
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,14 @@ class Augment:
             raise ValueError(f"randaugment must be in 0 to 30, and padding zeros or reflect: {self}")
         if (self.mixup or self.cutmix) and self.classes < 2:
             raise ValueError("mixup and cutmix need the number of classes")
+
+    @classmethod
+    def of(cls, config: AugmentConfig, classes: int = 0) -> Augment:
+        """What a config asks for; mixing needs the number of classes."""
+        return cls(
+            flip=config.flip, crop=config.crop, rotate=config.rotate, zoom=config.zoom,
+            randaugment=config.randaugment, mixup=config.mixup, cutmix=config.cutmix, classes=classes,
+        )  # fmt: skip
 
     @property
     def active(self) -> bool:

@@ -18,7 +18,7 @@ from common.data.image_data import Images
 from common.data.loaders import Batch, Loader
 from common.kinds.image import ImageInput
 from common.run import Run
-from common.training import fit, make_optimizer
+from common.training import FitConfig, fit, make_optimizer
 from vision import models
 from vision.train import TrainConfig
 
@@ -111,7 +111,7 @@ def fitted(case: Case, device: torch.device) -> float:
     """Images per second of `fit`."""
     with _prepared(case, device) as given:
         run, model, batches, optimizer = given
-        fit(run, model, nn.CrossEntropyLoss(), batches, epochs=case.epochs, optimizer=optimizer)
+        fit(run, model, nn.CrossEntropyLoss(), batches, FitConfig(epochs=case.epochs), optimizer=optimizer)
         return given.rate()
 
 

@@ -40,9 +40,9 @@ def check_name(name: str) -> None:
         raise UserError(f"Unknown model {name!r}.", f"{nearest(name, FAMILIES)} Or torchvision/NAME, such as resnet18.")
 
 
-def required_channels(name: str) -> int | None:
-    """The channels that a model insists on: 3 for torchvision's, None (1 or 3) for ours."""
-    return 3 if name.startswith(TORCHVISION) else None
+def required_channels(name: str | None) -> int | None:
+    """The channels that a model insists on: 3 for torchvision's, None (1 or 3) for ours or one not chosen yet."""
+    return 3 if name and name.startswith(TORCHVISION) else None
 
 
 def minimum_size(name: str) -> int:
