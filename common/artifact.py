@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from common.exported import Export
+    from common.kinds.answer import Answer
     from common.kinds.base import Kind
     from common.metrics import Metrics
     from common.run import Run
@@ -98,7 +99,7 @@ def save(
     model: nn.Module,
     *,
     inputs: Kind | None,
-    classes: Sequence[str],
+    answer: Answer | None,
     metrics: Metrics,
     files: Mapping[str, bytes] | None = None,
 ) -> None:
@@ -106,7 +107,7 @@ def save(
 
     Args:
         inputs: the kind of the model's input; None where it has no predictor.
-        classes: names of the outputs; empty where they have none.
+        answer: the kind of its answer; None likewise.
         files: what else prediction or evaluation needs, by file name, such as "tokenizer.json".
     """
     from safetensors.torch import save as to_bytes
@@ -115,6 +116,7 @@ def save(
 
     if inputs is not None:
         run.usage = inputs.usage
+    run.answer = answer
     if distributed.rank() > 0:
         return
     folder = run.folder / "model"
@@ -127,7 +129,7 @@ def save(
     description = {
         "format": FORMAT, "example": run.example, "config": run.config.to_dict(),
         "inputs": inputs.to_json() if inputs is not None else {},
-        "classes": list(classes), "metrics": metrics.values,
+        "classes": list(answer.names) if answer is not None else [], "metrics": metrics.values,
     }  # fmt: skip
     write_json(folder / "model.json", description)
 

@@ -4,118 +4,21 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from common.artifact import Artifact
     from common.config import Config
+    from common.kinds.answer import Predictor
     from common.metrics import Metrics
     from common.run import Run
 
 DOMAINS = ("vision", "nlp", "rl", "generative", "research")
-
-
-class Input(Protocol):
-    """What a model is asked with: an image, a text, a row, a seed, an observation."""
-
-    kind: str  # "image", "text", ...: the command line, the server and the page go by it
-    suffixes: tuple[str, ...]  # of the files that hold one
-
-    def decode(self, source: Path | bytes, name: str = "") -> Any:
-        """One raw input, from a file or from its bytes, as the model's batch takes it; UserError if it is none."""
-
-    def sample(self) -> bytes:
-        """A valid raw input, made up and always the same: to try a model out with."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values from which the example makes the same input again."""
-
-
-def decode(kind: Input, source: Path | bytes, name: str) -> Any:
-    """What `kind` makes of one raw input; any failure at all is a UserError about this input.
-
-    Decoders read what strangers made, and libraries raise nearly anything on it: MemoryError for a made-up shape,
-    RecursionError for nested brackets.
-    """
-    try:
-        return kind.decode(source, name)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise UserError(f"{name} can't be read: {type(error).__name__}{reason and f': {reason}'}.") from error
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A moment of a game.
-
-    Attributes:
-        picture: a PNG file.
-        observation: what the agent sees, as numbers; None where that is a picture.
-        values: that the agent expects of each action now.
-        action: number of the one that led here; None at the start.
-        reward: that it gave.
-        total: of all rewards so far.
-        step: 0 at the start.
-        over: the episode has ended.
-    """
-
-    picture: bytes
-    observation: list[float] | None
-    values: list[float]
-    action: int | None
-    reward: float
-    total: float
-    step: int
-    over: bool
-
-
-class Game(Protocol):
-    """An agent in its environment, step by step."""
-
-    actions: Sequence[str]
-
-    def reset(self, seed: int) -> Scene:
-        """Begins an episode; the same seed gives the same start."""
-
-    def step(self, action: int | None) -> Scene:
-        """One step with an action, the agent's own where it is None; after the end nothing changes any more."""
-
-    def close(self) -> None:
-        """Gives the environment back."""
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A trained model in use.
-
-    Attributes:
-        input: how raw input is read.
-        predict: a list of decoded inputs to a list of answers, one JSON-able row each.
-        answer: the key of the answer in a row; "png" where it is a picture, as base64.
-        scores: the key of a number for each of the artifact's classes; "" where there are none.
-        model: the network that `predict` calls, for those who change how it is computed (number format, export).
-        explain: a decoded input and the number of a class to what speaks for that class: of an image a heat map
-            [h, w] in 0..1 over the square that the model sees, of a text spans that are scored. Where it is None an
-            image is explained by its `model` and a text by its words.
-        play: makes a game in which the model acts.
-    """
-
-    input: Any  # an Input; Any, because frozen dataclasses do not fit a protocol with plain attributes
-    predict: Callable[[Sequence[Any]], list[dict[str, Any]]]
-    answer: str = "class"
-    scores: str = "probabilities"
-    model: nn.Module | None = None
-    explain: Callable[[Any, int], Any] | None = None
-    play: Callable[[], Game] | None = None
 
 
 @dataclass(frozen=True)
@@ -219,17 +122,3 @@ def _declares_example(file: Path) -> bool:
         target for node in ast.parse(source).body if isinstance(node, ast.Assign) for target in node.targets
     )
     return any(isinstance(target, ast.Name) and target.id == "example" for target in targets)
-
-
-def class_rows(logits: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Answers of a classifier: the class and the probability of each, most probable first.
-
-    Args:
-        logits: [B, K], float.
-    """
-    values, order = logits.double().softmax(dim=1).sort(dim=1, descending=True, stable=True)  # [B, K] each
-    rows = []
-    for ranks, probabilities in zip(order.tolist(), values.tolist(), strict=True):
-        ranked = {classes[i]: round(p, 6) for i, p in zip(ranks, probabilities, strict=True)}
-        rows.append({"class": classes[ranks[0]], "probabilities": ranked})
-    return rows

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import class_plots, device, distributed, lock, mlflow_tracking, plots, report, seeds
+from common import device, distributed, lock, mlflow_tracking, plots, report, seeds
 from common.call import Options
 from common.command import print_json
 from common.config import Config, read_json
@@ -205,7 +205,7 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
     """Writes `report.html` and puts the figures of the evaluation into TensorBoard."""
     history = read_history(run.folder)
     sections = [report.figure("Training", plots.curves(history))] if history else []
-    sections += report.classification_sections(metrics) + run.sections
+    sections += (run.answer.sections(metrics) if run.answer else []) + run.sections
     sections.sort(key=lambda section: not section.first)
     saved = read_json(run.folder / "config.json")
     settings: dict[str, Any] = saved.pop("config")
@@ -216,9 +216,8 @@ def write_report(run: Run, task: str, metrics: Metrics, seconds: dict[str, float
         hardware["not_bit_reproducible"] = run.state["not_repeatable"]
     hardware |= {f"seconds_{name}": f"{value:.1f}" for name, value in seconds.items()}
     report.write(run.folder / "report.html", report.page(task, run.folder.name, metrics, sections, settings | hardware))
-    if "confusion" in metrics.details:
-        figure = class_plots.confusion(metrics.details["confusion"], metrics.details["classes"])
-        run.tracker.image("confusion", plots.pixels(figure), run.step)
+    for name, picture in (run.answer.pictures(metrics) if run.answer else {}).items():
+        run.tracker.image(name, picture, run.step)
 
 
 def _remove_if_empty(run: Run) -> None:

@@ -10,7 +10,7 @@ from mlflow.pyfunc import PythonModel
 
 from common import artifact, example
 from common.errors import UserError
-from common.mlflow_tracking import columns
+from common.kinds.base import decoded
 
 
 class Model(PythonModel):
@@ -24,14 +24,13 @@ class Model(PythonModel):
         """A frame with a row for each input; ValueError for one that can't be read."""
         import pandas as pd
 
-        answer, scores = self.predictor.answer, self.predictor.scores
+        answer = self.predictor.answer
         rows = self.predictor.predict([self._decoded(str(value)) for value in model_input["input"]])
-        answers = [{answer: str(row[answer]), **(row[scores] if scores else {})} for row in rows]
-        return pd.DataFrame(answers, columns=columns(self.predictor, self.saved))
+        return pd.DataFrame([answer.cells(row) for row in rows], columns=answer.columns)
 
     def _decoded(self, value: str) -> Any:
         try:
-            return example.decode(self.predictor.input, self.predictor.input.from_text(value), "The input")
+            return decoded(self.predictor.input, self.predictor.input.from_text(value), "The input")
         except (UserError, ValueError) as error:
             raise ValueError(str(error)) from error
 

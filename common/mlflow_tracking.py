@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from common import artifact, distributed
-from common.artifact import Artifact
 from common.config import read_json
 from common.errors import UserError
-from common.example import Predictor, get
+from common.example import get
 from common.files import write_json
 from common.run import Run
 
@@ -82,11 +81,6 @@ def finish(run: Run, metrics: dict[str, float | int]) -> None:
     run.progress.say(f"mlflow     run {_run_id(run)}, model {name}")
 
 
-def columns(predictor: Predictor, saved: Artifact) -> list[str]:
-    """The columns of the answers that the model in MLflow gives."""
-    return [predictor.answer, *(saved.classes if predictor.scores else [])]
-
-
 def _client() -> Any:
     import logging
 
@@ -130,7 +124,7 @@ def _log_model(run: Run) -> str:
 
     saved = artifact.load(run.folder)
     predictor = get(saved.example).load(saved)
-    answer, *classes = columns(predictor, saved)
+    answer, *classes = predictor.answer.columns
     answers: list[Any] = [ColSpec(DataType.string, answer), *(ColSpec(DataType.double, name) for name in classes)]
     versions = read_json(run.folder / "config.json")["versions"]
     name = saved.example.replace(".", "-")

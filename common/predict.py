@@ -21,7 +21,8 @@ import typer
 
 from common import artifact, command, example, trust
 from common.errors import UserError
-from common.example import Predictor
+from common.kinds.answer import Predictor
+from common.kinds.base import decoded
 from common.rows import Layout, RowWriter, rows_done
 
 HOPELESS = 20  # lines that fail, the first ones of a file, after which the rest is not tried
@@ -41,7 +42,8 @@ def main(
     value: Annotated[list[str] | None, typer.Option(help="an input itself; may be repeated")] = None,
     lines: Annotated[list[str] | None, typer.Option(metavar="FILE", help="an input on each line; - for stdin")] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="FILE.jsonl or FILE.csv, for pictures a folder; stdout if none")
+        str | None,
+        typer.Option("--out", "-o", help="FILE.jsonl or FILE.csv, for pictures a folder; stdout if none"),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="inputs per call of the model")] = 64,
     trust_export: trust.Flag = False,
@@ -54,9 +56,9 @@ def main(
     trust.allow(trust_export)
     saved = artifact.load(Path(run))
     predictor = example.predictor_of(saved)
-    target = _check_out(out, pictures=predictor.answer == "png")
+    target = _check_out(out, files=predictor.answer.in_files)
     sources = find_sources(files or [], value or [], lines or [], predictor.input.suffixes)
-    layout = Layout(predictor.answer, predictor.scores, saved.classes)
+    layout = Layout(predictor.answer)
     done = rows_done(target, layout) if target else {}
     from common import device  # here: a mistake in the arguments is said without waiting for torch
 
@@ -153,7 +155,7 @@ def predict_all(predictor: Predictor, sources: Sequence[Source], batch_size: int
 
 def _decode(predictor: Predictor, source: Source) -> Any:
     try:
-        return example.decode(predictor.input, source.content, _short(source.name))
+        return decoded(predictor.input, source.content, _short(source.name))
     except UserError as error:
         return error
 
@@ -189,14 +191,14 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def _check_out(out: str | None, pictures: bool) -> Path | None:
-    """The file for the rows; for pictures the index of the folder that they go to."""
+def _check_out(out: str | None, files: bool) -> Path | None:
+    """The file for the rows; for answers that are files the index of the folder that they go to."""
     if out is None:
         return None
     path = Path(out)
-    if pictures:
+    if files:
         if path.exists() and not path.is_dir():
-            raise UserError(f"--out {out} is a file; this model makes pictures: name a folder.")
+            raise UserError(f"--out {out} is a file; the answers of this model are files: name a folder.")
         return path / "index.jsonl"
     if path.suffix not in (".jsonl", ".csv"):
         raise UserError(f"--out {out}: the name must end in .jsonl or .csv.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from types import NoneType
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from common import class_plots, frames, plots
+from common import frames, plots
 from common.files import write_whole
 from common.labels import heading, text
 from common.metrics import Metrics
@@ -88,7 +88,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], not
     head = "".join(f'<th scope="col"{s}>{escape(c)}</th>' for c, s in zip(columns, side, strict=True))
     lines = []
     for row in rows:
-        texts = [_number(c, x) if number else text(x) for c, x, number in zip(columns, row, numeric, strict=True)]
+        texts = [value_text(c, x) if number else text(x) for c, x, number in zip(columns, row, numeric, strict=True)]
         lines.append(
             "<tr>" + "".join(f"<td{s}>{_breakable(t)}</td>" for t, s in zip(texts, side, strict=True)) + "</tr>"
         )
@@ -107,57 +107,12 @@ def figure(title: str, fig: Figure | Sequence[Figure], note: str = "") -> Sectio
     return Section(title, f'<div class="figures"{style}>{drawn}</div>', note, wide=inches > 6)
 
 
-def classification_sections(metrics: Metrics) -> list[Section]:
-    """Confusion matrix, per-class table, ROC curves and reliability diagram; none where nothing was classified."""
-    details = metrics.details
-    if "confusion" not in details:
-        return []
-    classes, matrix = details["classes"], details["confusion"]
-    shade = "Rows are true classes, columns predicted ones; the shade is the share of the row."
-    sections = [figure("Confusion matrix", class_plots.confusion(matrix, classes), shade)]
-    if len(classes) > 20 and metrics.values["accuracy"] < 1:
-        sections.append(_confusions(matrix, classes))
-    sections.append(_per_class(metrics))
-    if details["roc"]:
-        note = "True against false positives of each class against the rest, over all thresholds."
-        sections.append(figure("ROC curves", class_plots.roc(details["roc"]), note))
-    error = _number("calibration_error", metrics.values["calibration_error"])
-    note = (
-        f"How often a confidence is right. The gaps (pale: n < 10), weighted by n, make the calibration error, {error}."
-    )
-    return [*sections, figure("Reliability", class_plots.reliability(details["reliability"]), note)]
-
-
-def _per_class(metrics: Metrics) -> Section:
-    table_rows, roc = metrics.details["per_class"], metrics.details["roc"]
-    areas = {name: curve[-1] for name, curve in roc.items()}
-    if len(table_rows) == 2 and areas:  # one curve stands for both classes
-        areas = dict.fromkeys((row["class"] for row in table_rows), metrics.values["roc_auc"])
-    rows = [
-        (row["class"], row["precision"], row["recall"], row["f1"], areas.get(row["class"]), row["support"])
-        for row in table_rows
-    ]
-    note = "Precision, recall and F1 of each class; n is its number of samples."
-    if len(rows) > 20:
-        rows.sort(key=lambda row: 2.0 if row[3] is None else row[3])
-        note += " The lowest F1 comes first."
-    section = table("Classes", ("class", "precision", "recall", "F1", "ROC AUC", "n"), rows, note)
-    return replace(section, wide=len(rows) > 12)
-
-
-def _confusions(matrix: Sequence[Sequence[int]], classes: Sequence[str], count: int = 15) -> Section:
-    pairs = [(n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
-    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
-    rows = [(classes[i], classes[j], n, round(100 * n / sum(matrix[i]))) for n, i, j in pairs[:count]]
-    return table("Most frequent confusions", ("true", "predicted", "n", "% of class"), rows)
-
-
 def _breakable(plain: str) -> str:
     """Escaped; a line may break after the underscores, dots and slashes of a name, but not within a number."""
     return re.sub(r"([_/\\]|\.(?!\d))(?=\w)", r"\1<wbr>", escape(plain))
 
 
-def _number(name: str, value: float | int | None) -> str:
+def value_text(name: str, value: float | int | None) -> str:
     if value is None:
         return "–"
     if isinstance(value, int):
@@ -198,15 +153,15 @@ def page(
 
 def _headline(metrics: Metrics) -> str:
     name, values = metrics.headline, metrics.values
-    number = re.sub(r" %$", "<small>%</small>", escape(_number(name, values[name])))
+    number = re.sub(r" %$", "<small>%</small>", escape(value_text(name, values[name])))
     around = []
     if f"{name}_low" in values and f"{name}_high" in values:
-        low, high = (_number(name, values[f"{name}_{end}"]) for end in ("low", "high"))
+        low, high = (value_text(name, values[f"{name}_{end}"]) for end in ("low", "high"))
         around.append(f"<span>95 % interval</span>{low.removesuffix(' %')} – {high}")
     if "n" in values:
-        around.append(f"<span>test samples</span>{_number('n', values['n'])}")
+        around.append(f"<span>test samples</span>{value_text('n', values['n'])}")
     rest = {key: x for key, x in values.items() if key not in (name, f"{name}_low", f"{name}_high", "n")}
-    tiles = "".join(f"<div><dt>{escape(heading(k))}</dt><dd>{_number(k, x)}</dd></div>\n" for k, x in rest.items())
+    tiles = "".join(f"<div><dt>{escape(heading(k))}</dt><dd>{value_text(k, x)}</dd></div>\n" for k, x in rest.items())
     notes = "".join(f"<li>{escape(note[:1].upper() + note[1:])}.</li>" for note in metrics.notes)
     return (
         f'<div class="headline"><div><div class="name">{escape(heading(name))}</div>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
 import io
@@ -16,6 +15,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import explain_write_errors, write_whole
+from common.kinds.answer import Answer
 
 
 @dataclass(frozen=True)
@@ -23,33 +23,26 @@ class Layout:
     """What the rows of a model hold.
 
     Attributes:
-        answer: the key of the answer; "png" where it is a picture, as base64.
-        scores: the key of a number for each class; "" where there are none.
-        classes: names of the classes; a CSV file has a column for each if there are scores.
+        answer: the kind of the answer.
         inputs: whether a row repeats its input, under the key "input".
     """
 
-    answer: str
-    scores: str
-    classes: Sequence[str]
+    answer: Answer
     inputs: bool = False
 
     @property
     def columns(self) -> list[str]:
-        return [*self._named, *self._scored]
+        first, *others = self.answer.columns
+        return [*self._about, first, "error", *others]
 
     def cells(self, row: dict[str, Any]) -> list[Any]:
         """A row in the order of the columns; empty where it has no value."""
-        scores = row.get(self.scores, {})
-        return [row.get(name, "") for name in self._named] + [scores.get(name, "") for name in self._scored]
+        first, *others = self.answer.cells(row)
+        return [*(row.get(name, "") for name in self._about), first, row.get("error", ""), *others]
 
     @property
-    def _named(self) -> list[str]:
-        return ["file", *(["input"] if self.inputs else []), self.answer, "error"]
-
-    @property
-    def _scored(self) -> Sequence[str]:
-        return self.classes if self.scores else []
+    def _about(self) -> list[str]:
+        return ["file", "input"] if self.inputs else ["file"]
 
 
 def rows_done(path: Path, layout: Layout) -> dict[str, str]:
@@ -83,7 +76,7 @@ def _read_jsonl(text: str, torn: bytes, layout: Layout) -> dict[str, str]:
     done = {}
     for line in text.splitlines():
         row = json.loads(line)
-        if "error" not in row and layout.scores and row[layout.scores].keys() != set(layout.classes):
+        if "error" not in row and not layout.answer.is_row(row):
             raise ValueError("a row of another model")
         done[row["file"]] = row.get("error", "")
     return done
@@ -101,7 +94,7 @@ def _read_csv(text: str, torn: bytes, columns: Sequence[str]) -> dict[str, str]:
 class RowWriter:
     """Appends rows to a JSON Lines or CSV file, or to stdout; each batch is on the disk when `write` returns.
 
-    Answers that are pictures become PNG files beside the rows, which then name them; on stdout they stay base64.
+    What of an answer is a file is written beside the rows, which then name it; on stdout it stays in the row.
     """
 
     def __init__(self, path: Path | None, layout: Layout) -> None:
@@ -121,8 +114,8 @@ class RowWriter:
         return self
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        if self._path is not None and self._layout.answer == "png":
-            rows = [self._keep_picture(row, self._path.parent) for row in rows]
+        if self._path is not None and self._layout.answer.in_files:
+            rows = [self._with_files(row, self._path.parent) for row in rows]
         # A closed pipe behind stdout is no mistake, and the command line ends quietly on it.
         with explain_write_errors(self._path) if self._path is not None else nullcontext():
             if self._path is not None and self._path.suffix == ".csv":
@@ -131,15 +124,17 @@ class RowWriter:
                 self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             self._file.flush()
 
-    def _keep_picture(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
-        if "png" not in row:
-            return row
+    def _with_files(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """The row with the names of its files in their places, once they are written."""
         readable = "".join(c if c.isalnum() else "-" for c in row["file"]).strip("-")[:40]
         # The digest keeps names apart that read alike, and the same input always has the same name.
-        path = folder / f"{readable}-{hashlib.sha256(row['file'].encode()).hexdigest()[:8]}.png"
-        with write_whole(path) as file:
-            file.write(base64.b64decode(row["png"]))
-        return {**row, "png": path.name}
+        stem = f"{readable}-{hashlib.sha256(row['file'].encode()).hexdigest()[:8]}"
+        names = {}
+        for key, (suffix, content) in self._layout.answer.files(row).items():
+            names[key] = stem + suffix
+            with write_whole(folder / names[key]) as file:
+                file.write(content)
+        return row | names
 
     def __exit__(self, *_: object) -> None:
         if self._path is not None:

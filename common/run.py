@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from common.errors import Interrupted, UserError
 from common.facts import facts
 from common.files import explain_write_errors, write_json
 from common.tracking import Progress, Tracker, Window
+
+if TYPE_CHECKING:
+    from common.kinds.answer import Answer
 
 C = TypeVar("C", bound=Config)
 LOG_LINES = 50  # about as many log lines as a run writes during training, whatever its length
@@ -53,6 +56,7 @@ class Run:
         lock: of the folder, held from the start of training; whoever made the run releases it.
         longer: whether a resumed run was given more steps than it had.
         usage: how an input is given to `common.predict`, once the model is saved.
+        answer: the kind of what the model answers, likewise; it has a part of the report.
         listeners: called with the step and the values of every line of metrics, beside TensorBoard.
     """
 
@@ -92,6 +96,7 @@ class Run:
         self.sections: list[Any] = []
         self.provenance = ""
         self.usage = "FILES..."
+        self.answer: Answer | None = None
         self.longer = False
         self.listeners: list[Callable[[int, dict[str, float]], None]] = []
         self._tracked: dict[str, Any] = {}

@@ -272,9 +272,3 @@ def _keep_or_stop(
     waited = (run.step + 1 - run.state["best_step"]) // every
     if patience and waited >= patience:
         run.stop(f"{monitor} has not improved for {waited} {unit}")
-
-
-def classification_score(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Validation figures of a classifier, for `fit`'s `score`: plain cross-entropy in nats, and accuracy in [0, 1]."""
-    correct = (logits.argmax(1) == targets).float().mean().item()
-    return {"val_loss": nn.functional.cross_entropy(logits, targets).item(), "val_accuracy": correct}

@@ -7,7 +7,6 @@ python -m generative.gan --data mnist --size base                60,000 digits, 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common import artifact, distributed, frames
+from common import artifact, distributed
 from common.artifact import Artifact
 from common.config import Config, Range, option
 from common.data.image_sources import SOURCES, ImageData, load_images
 from common.data.loaders import Loader
 from common.device import mix_seed
 from common.errors import UserError
-from common.example import Example, Predictor
+from common.example import Example
 from common.files import write_whole
+from common.kinds.answer import Predictor, Row
 from common.kinds.image import ImageInput
+from common.kinds.picture import Picture
 from common.kinds.seed import Draw, SeedInput
 from common.metrics import Metrics
 from common.run import Run
@@ -179,7 +180,7 @@ def train(config: GanConfig, run: Run) -> Metrics:
         run.sections += gallery.sections(average, config.latent, data.classes[:classes], data, samples, run.folder)
     artifact.save(
         run, average, inputs=SeedInput(config.latent, tuple(data.classes[:classes])),
-        classes=data.classes[:classes], metrics=metrics, files={quality.FILE: quality.to_bytes(classifier)},
+        answer=Picture(), metrics=metrics, files={quality.FILE: quality.to_bytes(classifier)},
     )  # fmt: skip
     return metrics
 
@@ -374,29 +375,29 @@ def load_generator(saved: Artifact) -> nn.Module:
     """The averaged generator, ready to be used."""
     config = GanConfig().with_values({**saved.config, "inception": "none"})  # its file may be gone; only tests need it
     channels = saved.shapes()["to_image.bias"][0]
-    generator = saved.load_into(build_generator(config, len(saved.classes), channels))
+    classes = SeedInput.from_json(saved.inputs).classes
+    generator = saved.load_into(build_generator(config, len(classes), channels))
     return generator.to(memory_format=torch.channels_last)
 
 
 def load(saved: Artifact) -> Predictor:
     """A seed or a latent, and a class, in; an image out. Without a class, seeds go through the classes in turn."""
-    inputs = SeedInput.from_json(saved.inputs)
+    inputs, answer = SeedInput.from_json(saved.inputs), Picture()
     generator = load_generator(saved)
 
-    def answer(draw: Draw) -> dict[str, Any]:
-        row: dict[str, Any] = {"seed": draw.seed}
+    def generate(draw: Draw) -> Row:
+        row: Row = {"seed": draw.seed}
         label = None
-        if saved.classes:
-            number = draw.label if draw.label is not None else (draw.seed or 0) % len(saved.classes)
-            row["class"], label = saved.classes[number], torch.tensor([number])
+        if inputs.classes:
+            number = draw.label if draw.label is not None else (draw.seed or 0) % len(inputs.classes)
+            row["class"], label = inputs.classes[number], torch.tensor([number])
         # One at a time: in batches of another size sums are rounded otherwise, and the same seed gave other pixels.
-        image = gallery.generate(generator, draw.latent[None], label)[0]
-        return row | {"png": base64.b64encode(frames.png(image)).decode()}
+        return row | answer.rows(gallery.generate(generator, draw.latent[None], label))[0]
 
-    def predict(draws: Sequence[Draw]) -> list[dict[str, Any]]:
-        return [answer(draw) for draw in draws]
+    def predict(draws: Sequence[Draw]) -> list[Row]:
+        return [generate(draw) for draw in draws]
 
-    return Predictor(input=inputs, predict=predict, answer="png", scores="")
+    return Predictor(inputs, answer, predict)
 
 
 example = Example(

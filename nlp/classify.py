@@ -24,10 +24,12 @@ from common.data.sequences import SequenceLoader, Sequences
 from common.data.text_sources import SOURCES, TextData, Texts, load_texts
 from common.distributed import first
 from common.errors import UserError
-from common.example import Example, Predictor, class_rows
-from common.metrics import Metrics, classification
+from common.example import Example
+from common.kinds.answer import Predictor, Row
+from common.kinds.labels import Labels
+from common.metrics import Metrics
 from common.run import Run
-from common.training import FitConfig, classification_score, fit, predict_all
+from common.training import FitConfig, fit, predict_all
 from nlp import baseline, explain, models, pretrained
 from nlp.models import Classifier, NGrams
 from nlp.tokens import TokenInput, encode, train_tokenizer
@@ -189,6 +191,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     model, tokenizer, inputs, files = start(config, data)
     batches = Batches(tokenizer, inputs, run.device, config.seed)
     loader = batches(data.train, config.batch_size, train=True)
+    answer = Labels(data.classes)
     model = run.place(model, sample=next(loader.epoch(0))[0][:1].cpu())
     weights = sum(p.numel() for p in model.parameters())
     run.progress.say(f"model      {config.model}, {weights:,} weights, {tokenizer.get_vocab_size():,} word pieces")
@@ -200,7 +203,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
         loader,
         config,
         validate=batches(data.valid),
-        score=classification_score,
+        score=answer.validate,
         monitor="val_accuracy",
     )
     if isinstance(model, pretrained.Pretrained):
@@ -212,7 +215,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
     run.sections.append(baseline.section(config.model, metrics, correct, simple))
     run.sections.append(explain.mistakes(model.eval(), tokenizer, inputs, data.test, logits, data.classes))
     saved = pretrained.to_save(model) if isinstance(model, pretrained.Pretrained) else model
-    artifact.save(run, saved, inputs=inputs, classes=data.classes, metrics=metrics, files=files)
+    artifact.save(run, saved, inputs=inputs, answer=answer, metrics=metrics, files=files)
     return metrics
 
 
@@ -222,7 +225,7 @@ def train(config: ClassifyConfig, run: Run) -> Metrics:
 def test(model: nn.Module, data: TextData, loader: SequenceLoader, simple: baseline.Baseline) -> tuple[Metrics, Tensor]:
     """Metrics over the whole test split at once, those of the baseline beside them, and the logits [N, K]."""
     logits = predict_all(model, loader)
-    metrics = classification(data.classes)(logits, data.test.targets)
+    metrics = Labels(data.classes).measure(logits, data.test.targets)
     return baseline.compared(metrics, logits, data.test.targets, simple), logits
 
 
@@ -253,14 +256,15 @@ def load_model(saved: Artifact) -> tuple[nn.Module, Tokenizer, TokenInput]:
 def load(saved: Artifact) -> Predictor:
     """A text in, its class and the probability of every class out."""
     model, tokenizer, inputs = load_model(saved)
+    answer = Labels(saved.classes)
 
     @torch.inference_mode()
-    def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
+    def predict(texts: Sequence[str]) -> list[Row]:
         tokens = Sequences(encode(tokenizer, inputs, texts), torch.zeros(len(texts)), inputs.pad)
-        return class_rows(model(tokens.padded(torch.arange(len(texts)))), saved.classes)  # logits [B, K]
+        return answer.rows(model(tokens.padded(torch.arange(len(texts)))))  # logits [B, K]
 
     tell = partial(explain.telling_tokens, model, tokenizer, inputs)
-    return Predictor(input=inputs, predict=predict, explain=tell)
+    return Predictor(inputs, answer, predict, explain=tell)
 
 
 def telling_tokens(saved: Artifact, text: str, target: int | None = None) -> list[tuple[str, float]]:

@@ -14,7 +14,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +26,11 @@ from common.config import Config, Range, option
 from common.data.loaders import Loader
 from common.data.splits import stratified
 from common.data.tables import TABLES, Rows, Standardize, TableData, load_table
-from common.example import Example, Predictor, class_rows
+from common.example import Example
+from common.kinds.answer import Predictor, Row
+from common.kinds.labels import Labels
 from common.kinds.row import RowInput
-from common.metrics import Metrics, classification, paired_interval
+from common.metrics import Metrics, paired_interval
 from common.run import Run
 from common.training import FitConfig, fit
 from research import ladder_page
@@ -249,7 +250,7 @@ def train(config: LadderConfig, run: Run) -> Metrics:
     ]
     run.sections += [replace(section, first=True) for section in story]
     inputs = RowInput(tuple(data.feature_names), tuple(data.train.features.mean(0).tolist()))
-    artifact.save(run, model, inputs=inputs, classes=data.classes, metrics=metrics)
+    artifact.save(run, model, inputs=inputs, answer=Labels(data.classes), metrics=metrics)
     return metrics
 
 
@@ -310,7 +311,7 @@ def cross_validate(rows: Rows, config: LadderConfig) -> list[Fold]:
 
 def measure(model: nn.Module, data: TableData, folds: Sequence[Fold]) -> Metrics:
     """The metrics of a binary classifier on the test split, and those of the cross-validation."""
-    metrics = classification(data.classes)(logits_of(model, data.test.features), data.test.targets)
+    metrics = Labels(data.classes).measure(logits_of(model, data.test.features), data.test.targets)
     ours, differences = [f.ours for f in folds], [f.ours - f.reference for f in folds]
     low, high = paired_interval(differences)
     values: dict[str, float | int] = {
@@ -346,12 +347,12 @@ def load_model(saved: Artifact) -> nn.Module:
 
 def load(saved: Artifact) -> Predictor:
     """A row of raw measurements in, its class and the probability of every class out."""
-    model = load_model(saved)
+    model, answer = load_model(saved), Labels(saved.classes)
 
-    def predict(rows: Sequence[Tensor]) -> list[dict[str, Any]]:
-        return class_rows(logits_of(model, torch.stack(list(rows))), saved.classes)
+    def predict(rows: Sequence[Tensor]) -> list[Row]:
+        return answer.rows(logits_of(model, torch.stack(list(rows))))
 
-    return Predictor(input=RowInput.from_json(saved.inputs), predict=predict)
+    return Predictor(RowInput.from_json(saved.inputs), answer, predict)
 
 
 example = Example(

@@ -23,7 +23,9 @@ from common.artifact import Artifact
 from common.config import Config, Range, option
 from common.device import mix_seed
 from common.errors import UserError
-from common.example import Example, Predictor
+from common.example import Example
+from common.kinds.action import Action
+from common.kinds.answer import Predictor, Row
 from common.kinds.observation import ObservationInput
 from common.metrics import Metrics
 from common.run import Run
@@ -257,7 +259,7 @@ def train(config: DQNConfig, run: Run) -> Metrics:
     )
     run.sections += gallery.sections(config.env, agent.values, played, TEST_SEED)
     inputs = ObservationInput(environments.shape)
-    artifact.save(run, agent, inputs=inputs, classes=environments.actions, metrics=metrics)
+    artifact.save(run, agent, inputs=inputs, answer=Action(environments.actions), metrics=metrics)
     return metrics
 
 
@@ -372,19 +374,15 @@ def load_agent(saved: Artifact) -> QNetwork:
 
 def load(saved: Artifact) -> Predictor:
     """An observation in, the best action and the value of every action out."""
-    inputs = ObservationInput.from_json(saved.inputs)
+    inputs, answer = ObservationInput.from_json(saved.inputs), Action(saved.classes)
     agent = load_agent(saved)
 
     @torch.inference_mode()
-    def predict(observations: Sequence[Tensor]) -> list[dict[str, Any]]:
-        rows = []
-        for values in agent.values(torch.stack(list(observations))):  # [A]
-            named = {name: round(v, 6) for name, v in zip(saved.classes, values.tolist(), strict=True)}
-            rows.append({"action": saved.classes[int(values.argmax())], "q_values": named})
-        return rows
+    def predict(observations: Sequence[Tensor]) -> list[Row]:
+        return answer.rows(agent.values(torch.stack(list(observations))))  # [B, A]
 
     play = partial(AgentGame, str(saved.config["env"]), agent.values)
-    return Predictor(input=inputs, predict=predict, answer="action", scores="q_values", play=play)
+    return Predictor(inputs, answer, predict, play=play)
 
 
 example = Example(

@@ -10,7 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from common import frames
-from common.example import Scene
+from common.kinds.game import Scene
 from rl.environments import Environments
 from rl.gallery import picture
 

@@ -10,17 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import artifact, example
-from common.example import Predictor
+from common.kinds.answer import Predictor
 from common.serve import formats
 from common.serve.container import ANY_NUMBER
 from common.serve.formats import Problem
-
-
-class Loaded(NamedTuple):
-    """A model in use, and the names of its classes."""
-
-    predictor: Predictor
-    classes: list[str]
 
 
 class Answered(NamedTuple):
@@ -28,13 +21,12 @@ class Answered(NamedTuple):
 
     rows: list[dict[str, Any]]
     form: str
-    model: Loaded
+    model: Predictor
 
 
-def model_fn(model_dir: str) -> Loaded:
+def model_fn(model_dir: str) -> Predictor:
     """The model in a folder."""
-    saved = artifact.load(Path(model_dir))
-    return Loaded(example.predictor_of(saved), saved.classes)
+    return example.predictor_of(artifact.load(Path(model_dir)))
 
 
 def input_fn(body: bytes | bytearray | str, content_type: str) -> tuple[bytes, str]:
@@ -42,15 +34,15 @@ def input_fn(body: bytes | bytearray | str, content_type: str) -> tuple[bytes, s
     return body.encode() if isinstance(body, str) else bytes(body), content_type or ""
 
 
-def predict_fn(data: tuple[bytes, str], model: Loaded) -> Answered:
+def predict_fn(data: tuple[bytes, str], model: Predictor) -> Answered:
     """Answers to a body; 400 or 415 for one that the model does not take."""
-    kind = model.predictor.input
+    kind = model.input
     try:
         inputs = formats.parse(*data, kind, most=ANY_NUMBER)  # batch transform fills a payload as far as it goes
         items = formats.decode(inputs, kind)
     except Problem as problem:
         raise _for_toolkit(problem) from problem
-    return Answered(model.predictor.predict(items), inputs.form, model)
+    return Answered(model.predict(items), inputs.form, model)
 
 
 def output_fn(answered: Answered, accept: str) -> tuple[str, str]:
@@ -59,8 +51,7 @@ def output_fn(answered: Answered, accept: str) -> tuple[str, str]:
         media = formats.accepted(accept or "")
     except Problem as problem:
         raise _for_toolkit(problem) from problem
-    predictor, classes = answered.model
-    return formats.render(answered.rows, answered.form, media, predictor, classes), media
+    return formats.render(answered.rows, answered.form, media, answered.model.answer), media
 
 
 def _for_toolkit(problem: Problem) -> Exception:

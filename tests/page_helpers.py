@@ -20,7 +20,7 @@ from torch import nn
 
 from common.artifact import FORMAT, Artifact
 from common.config import Config
-from common.example import Predictor
+from common.kinds.answer import Predictor
 from common.kinds.row import RowInput
 from common.kinds.seed import SeedInput
 from common.serve.models import Model

@@ -9,9 +9,16 @@ from pathlib import Path
 import torch
 
 from common.artifact import FORMAT
+from common.kinds.answer import Answer
 from common.kinds.image import ImageInput
 from vision import models
 from vision.train import TrainConfig
+
+
+class Number(Answer):
+    """A smallest kind of answer."""
+
+    kind, key = "number", "y"
 
 
 def address(server: subprocess.Popen[str]) -> str:

@@ -13,7 +13,8 @@ from sklearn import metrics as sk
 from torch import Tensor
 
 from common.errors import UserError
-from common.metrics import BINS, Metrics, classification, wilson
+from common.kinds.labels import BINS, Labels
+from common.metrics import Metrics, wilson
 
 
 def sample(classes: int, seed: int, n: int = 400, skill: float = 1.5) -> tuple[Tensor, Tensor]:
@@ -29,7 +30,7 @@ def measure(logits: Tensor, targets: Tensor) -> Metrics:
     """The suite with every warning turned into an error, and its result through JSON."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        metrics = classification([f"c{i}" for i in range(logits.shape[1])])(logits, targets)
+        metrics = Labels([f"c{i}" for i in range(logits.shape[1])]).measure(logits, targets)
     json.dumps([metrics.values, metrics.notes, metrics.details], allow_nan=False)
     return metrics
 
@@ -214,8 +215,8 @@ def test_bad_labels_are_an_error() -> None:
     with pytest.raises(UserError, match="empty"):
         measure(logits[:0], targets[:0])
     with pytest.raises(UserError, match="at least two classes"):
-        classification(["only"])
+        Labels(["only"]).measure(logits, targets)
     with pytest.raises(UserError, match="same name: cat"):
-        classification(["cat", "dog", "cat"])
+        Labels(["cat", "dog", "cat"]).measure(logits, targets)
     with pytest.raises(ValueError, match="for 3 classes"):
-        classification(["a", "b", "c"])(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))
+        Labels(["a", "b", "c"]).measure(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))

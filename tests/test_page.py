@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from common.example import Predictor, get
+from common.example import get
 from common.execute import Options, execute
+from common.kinds.answer import Predictor
+from common.kinds.labels import Labels
 from common.kinds.text import TextInput
 from common.serve.models import load_models
 from common.serve.settings import Settings
@@ -48,7 +50,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with ThreadPoolExecutor(1) as decoders:
         models = load_models(runs, decoders)
-        models["evil"] = toy("evil", Predictor(TextInput(), predict), [EVIL, "other"], decoders, example=EVIL)
+        models["evil"] = toy(
+            "evil", Predictor(TextInput(), Labels([EVIL, "other"]), predict), [EVIL, "other"], decoders, example=EVIL
+        )
         with served(models) as url:
             yield url
 
@@ -245,7 +249,7 @@ def test_a_token_is_asked_for_until_it_is_right(browser: Browser) -> None:
         return [{"class": "a", "probabilities": {"a": 1.0}} for _ in texts]
 
     with ThreadPoolExecutor(1) as decoders, browser.new_context() as context:
-        models = {"toy": toy("toy", Predictor(TextInput(), predict), ["a"], decoders)}
+        models = {"toy": toy("toy", Predictor(TextInput(), Labels(["a"]), predict), ["a"], decoders)}
         with served(models, Settings(token="secret")) as url:
             page = context.new_page()
             page.goto(url)

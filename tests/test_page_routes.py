@@ -15,9 +15,13 @@ from fastapi.testclient import TestClient
 from torch import nn
 
 from common.errors import UserError
-from common.example import Game, Predictor, Scene
+from common.kinds.action import Action
+from common.kinds.answer import Predictor
+from common.kinds.game import Game, Scene
 from common.kinds.heat import grad_cam, last_picture, occlusion, twin
+from common.kinds.labels import Labels
 from common.kinds.observation import ObservationInput
+from common.kinds.picture import Picture
 from common.kinds.seed import SeedInput
 from common.kinds.text import TextInput, pieces
 from common.serve import play
@@ -63,9 +67,9 @@ def texts(given: Sequence[str]) -> list[dict[str, Any]]:
 
 def agent(make: Callable[[], Game]) -> Predictor:
     def rows(seen: Sequence[Any]) -> list[dict[str, Any]]:
-        return [{"action": "go", "q": {}}] * len(seen)
+        return [{"action": "go", "q_values": {}}] * len(seen)
 
-    return Predictor(ObservationInput((2,)), rows, answer="action", scores="q", play=make)
+    return Predictor(ObservationInput((2,)), Action(Counting.actions), rows, play=make)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +81,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     runs += [f"vit={write_artifact(folder / 'vit', 'vit')}", f"row={table(folder / 'row')}"]
     with ThreadPoolExecutor(2) as decoders:
         models = load_models(runs, decoders)
-        models["text"] = toy("text", Predictor(TextInput(), texts), ["a", "b"], decoders)
+        models["text"] = toy("text", Predictor(TextInput(), Labels(["a", "b"]), texts), ["a", "b"], decoders)
         models["agent"] = toy("agent", agent(Counting), Counting.actions, decoders)
         models["broken"] = toy("broken", agent(broken), Counting.actions, decoders)
         with TestClient(create_app(models), raise_server_exceptions=False) as opened:
@@ -114,7 +118,7 @@ def test_a_model_of_drawings_says_how_to_prepare_them(tmp_path: Path, client: Te
         given = {"example": "vision.train", "config": {"data": "digits"}}
         images = load_models([str(write_artifact(tmp_path / "run"))], decoders)["vision.train"].predictor
         assert describe(toy("digits", images, ["0"], decoders, **given))["drawing"]["ink"] == 0.5
-        pictures = Predictor(SeedInput(3), lambda draws: [{"png": ""}] * len(draws), answer="png", scores="")
+        pictures = Predictor(SeedInput(3), Picture(), lambda draws: [{"png": ""}] * len(draws))
         assert describe(toy("gan", pictures, [], decoders, **given))["drawing"] is None
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from common import artifact
 from common.cli import Options, execute
-from common.example import class_rows
+from common.kinds.labels import Labels
 from common.run import Run
 from tests.helpers import ROOT, environment, mistake, warm
 from tests.test_resume import Crash, crash_after
@@ -296,7 +296,7 @@ def test_evaluate_finds_data_that_was_moved(tmp_path: Path, trained: tuple[Path,
 def test_probabilities_of_a_row_are_ranked_and_ties_keep_the_order_of_the_classes() -> None:
     import torch
 
-    (row,) = class_rows(torch.tensor([[0.0, 3.0, 0.0]]), ["a", "b", "c"])
+    (row,) = Labels(["a", "b", "c"]).rows(torch.tensor([[0.0, 3.0, 0.0]]))
     assert row["class"] == "b"
     assert list(row["probabilities"]) == ["b", "a", "c"]
 

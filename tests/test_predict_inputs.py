@@ -19,8 +19,11 @@ from torch import Tensor
 
 from common import artifact, example, frames, predict
 from common.errors import UserError
-from common.example import Predictor
+from common.kinds.action import Action
+from common.kinds.answer import Predictor
+from common.kinds.labels import Labels
 from common.kinds.observation import ObservationInput
+from common.kinds.picture import Picture
 from common.kinds.seed import SeedInput
 from common.kinds.text import TextInput
 from tests.fuzz import NPYS
@@ -49,9 +52,9 @@ def painting(draws: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 PREDICTORS = {
-    "text": Predictor(TextInput(), shouting),
-    "observation": Predictor(ObservationInput((2,)), acting, answer="action", scores="q_values"),
-    "seed": Predictor(SeedInput(8), painting, answer="png", scores=""),
+    "text": Predictor(TextInput(), Labels(["loud", "calm"]), shouting),
+    "observation": Predictor(ObservationInput((2,)), Action(["loud", "calm"]), acting),
+    "seed": Predictor(SeedInput(8), Picture(), painting),
 }
 
 
@@ -158,7 +161,7 @@ def test_pictures_go_into_a_folder_under_names_of_their_own(
 def test_mistakes(serve: Any, tmp_path: Path) -> None:
     serve("seed")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="is a file; this model makes pictures: name a folder"):
+    with pytest.raises(UserError, match="is a file; the answers of this model are files: name a folder"):
         predict.main("run", value=["7"], out=str(tmp_path / "file"))
     with pytest.raises(UserError, match="There is nothing to predict"):
         predict.main("run")

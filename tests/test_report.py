@@ -17,9 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from common import class_plots, frames, plots, report
+from common import frames, plots, report
 from common.errors import UserError
-from common.metrics import Metrics, classification
+from common.kinds import labels
+from common.kinds.labels import Labels
+from common.metrics import Metrics
 
 EVIL = '<script>alert("1")</script>'
 VOID = {"meta", "img", "wbr", "br", "link", "input", "hr"}
@@ -30,7 +32,7 @@ def evaluated(names: list[str], n: int = 200) -> Metrics:
     targets = torch.randint(0, len(names), (n,), generator=generator)
     logits = torch.randn(n, len(names), generator=generator)
     logits[torch.arange(n), targets] += 2
-    return classification(names)(logits, targets)
+    return Labels(names).measure(logits, targets)
 
 
 def history() -> list[dict[str, float]]:
@@ -49,7 +51,7 @@ def whole_page(names: list[str]) -> str:
     image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sections = [
         report.figure("Training", plots.curves(history())),
-        *report.classification_sections(metrics),
+        *Labels([]).sections(metrics),
         report.pictures("Mistakes", [report.Picture(image, names[0], names[1])], note=names[0]),
         report.table(names[0], [names[1], "n"], [[names[2], 3]]),
     ]
@@ -105,8 +107,8 @@ def test_page_is_self_contained() -> None:
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_ids_are_unique_and_references_resolve(copies: int) -> None:
-    section = report.figure("Twice", [class_plots.confusion([[3, 1], [1, 3]], ["a", "b"]) for _ in range(copies)])
-    html = report.page("t", "s", None, [section, section, *report.classification_sections(evaluated(["a", "b"]))], {})
+    section = report.figure("Twice", [labels.confusion([[3, 1], [1, 3]], ["a", "b"]) for _ in range(copies)])
+    html = report.page("t", "s", None, [section, section, *Labels([]).sections(evaluated(["a", "b"]))], {})
     ids = Elements(html).values("id")
     assert len(ids) >= 2 * copies
     assert len(set(ids)) == len(ids)
@@ -145,7 +147,7 @@ def test_headline_of_another_kind() -> None:
     for part in ("Mean return", "-112.5", "ROC AUC", "0.9877", "12,346", "2e-05"):
         assert part in text
     assert "interval" not in text
-    assert report.classification_sections(metrics) == []
+    assert Labels([]).sections(metrics) == []
 
 
 def test_page_without_metrics_or_facts() -> None:
@@ -168,7 +170,7 @@ def test_hundreds_of_classes_stay_light_and_are_listed() -> None:
     metrics = evaluated(names, n=4000)
     images = torch.randint(0, 256, (24, 3, 224, 224), dtype=torch.uint8)  # noise: what compresses worst
     pictures = report.pictures("m", [report.Picture(image, "caption") for image in images])
-    html = report.page("t", "s", metrics, [*report.classification_sections(metrics), pictures], {})
+    html = report.page("t", "s", metrics, [*Labels([]).sections(metrics), pictures], {})
     assert len(html) < 3_000_000
     text = Elements(html).text
     assert all(name in text for name in names)
@@ -177,7 +179,7 @@ def test_hundreds_of_classes_stay_light_and_are_listed() -> None:
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_tiny_evaluations_have_their_sections(n: int) -> None:
-    titles = [s.title for s in report.classification_sections(evaluated(["a", "b", "c"], n))]
+    titles = [s.title for s in Labels([]).sections(evaluated(["a", "b", "c"], n))]
     assert titles[0] == "Confusion matrix"
     assert titles[-1] == "Reliability"
     assert ("ROC curves" in titles) == (n > 1)
@@ -267,7 +269,7 @@ def test_colours_are_readable(mode: int) -> None:
         matrix = [
             [share if j == i else 100 - share if j == i - 1 else 0 for j in range(20)] for i, share in enumerate(shares)
         ]
-        axes: Any = class_plots.confusion(matrix, [str(i) for i in range(20)]).axes[0]
+        axes: Any = labels.confusion(matrix, [str(i) for i in range(20)]).axes[0]
         opacity = {tuple(xy): p.get_alpha() for p in axes.patches for xy in p.get_path().vertices[::5].tolist()}
         for text in axes.texts:
             x, y = text.get_position()
@@ -281,9 +283,9 @@ def test_figures_use_the_colours_of_the_page() -> None:
     assert {name: light[name] for name in plots.VARIABLES.values()} == {v: k for k, v in plots.VARIABLES.items()}
     details = evaluated(["a", "b", "c", "d", "e"]).details
     figures = [
-        class_plots.confusion(details["confusion"], details["classes"]),
-        class_plots.roc(details["roc"]),
-        class_plots.reliability(details["reliability"]),
+        labels.confusion(details["confusion"], details["classes"]),
+        labels.roc(details["roc"]),
+        labels.reliability(details["reliability"]),
         *plots.curves(history()),
     ]
     for figure in figures:
@@ -295,10 +297,10 @@ def test_figures_use_the_colours_of_the_page() -> None:
 
 
 def test_svg_of_a_figure_is_stable_and_labelled() -> None:
-    figure = class_plots.confusion([[3, 1], [1, 3]], ["a", "b"])
+    figure = labels.confusion([[3, 1], [1, 3]], ["a", "b"])
     first = plots.svg(figure)
     plots.pixels(figure)
-    assert plots.svg(figure) == first == plots.svg(class_plots.confusion([[3, 1], [1, 3]], ["a", "b"]))
+    assert plots.svg(figure) == first == plots.svg(labels.confusion([[3, 1], [1, 3]], ["a", "b"]))
     assert 'role="img"' in first
     assert 'aria-label="Confusion matrix of 2 classes' in first
     assert "<?xml" not in first
@@ -308,13 +310,13 @@ def test_svg_of_a_figure_is_stable_and_labelled() -> None:
 def test_figure_of_any_script_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = class_plots.confusion([[3, 1], [1, 3]], ["猫", "$x$"])
+        figure = labels.confusion([[3, 1], [1, 3]], ["猫", "$x$"])
         assert "猫" in plots.svg(figure)
         plots.pixels(figure)
 
 
 def test_pixels_are_light() -> None:
-    array = plots.pixels(class_plots.confusion([[3, 1], [1, 3]], ["a", "b"]))
+    array = plots.pixels(labels.confusion([[3, 1], [1, 3]], ["a", "b"]))
     assert array.dtype == np.uint8
     assert array.ndim == 3
     assert array.shape[2] == 3
@@ -324,7 +326,7 @@ def test_pixels_are_light() -> None:
 
 
 def test_confusion_names_and_counts_only_where_they_fit() -> None:
-    small = Elements(plots.svg(class_plots.confusion([[1234, 0], [1, 3]], ["cat", "a" * 40]))).text.split("\n")
+    small = Elements(plots.svg(labels.confusion([[1234, 0], [1, 3]], ["cat", "a" * 40]))).text.split("\n")
     assert {"cat", "1,234", "3", "a" * 15 + "…"} <= set(small)
     assert "0" not in small
     k = 200
@@ -332,14 +334,14 @@ def test_confusion_names_and_counts_only_where_they_fit() -> None:
     matrix = torch.zeros(k, k, dtype=torch.long)
     for row, column in torch.randint(0, k, (6000, 2), generator=generator).tolist():  # guessing: the most cells
         matrix[row, column] += 1
-    large = plots.svg(class_plots.confusion(matrix.tolist(), [f"class{i}" for i in range(k)]))
+    large = plots.svg(labels.confusion(matrix.tolist(), [f"class{i}" for i in range(k)]))
     assert set(Elements(large).text.split()) == {"true", "predicted"}
     assert len(large) < 400_000
 
 
 def test_roc_shows_the_worst_classes() -> None:
     curves = {f"c{i}": ([0, 0.2, 1], [0, 0.5, 1], 0.5 + i / 20) for i in range(6)}
-    text = Elements(plots.svg(class_plots.roc(curves))).text
+    text = Elements(plots.svg(labels.roc(curves))).text
     assert "c0: 0.500" in text
     assert "c2: 0.600" in text
     assert "3 more: 0.650–0.750" in text

@@ -80,7 +80,7 @@ def test_crash_and_resume_is_bit_equal(
         "step": (Run, "log", 9),
         "writing": (checkpoint, "write_whole", 8),  # after config.json nothing else uses this module's name
         "validation": (Run, "log_now", 1),  # at the end of the second epoch, after the weights were judged
-        "evaluation": (toy, "classification", 0),
+        "evaluation": (toy, "predict_all", 0),
     }[moment]
     with monkeypatch.context() as patch:
         patch.setattr(target, name, crash_after(count, getattr(target, name)))
@@ -156,7 +156,7 @@ def test_resume_starts_a_run_where_there_is_none(tmp_path: Path) -> None:
 
 
 def test_resume_refuses_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "classification", crash_after(0, toy.classification))
+    monkeypatch.setattr(toy, "predict_all", crash_after(0, toy.predict_all))
     with pytest.raises(Crash):
         run_toy(tmp_path, {"dropout": 0.1})
     with pytest.raises(UserError, match=r"was made with --dropout 0\.1, not 0\.5"):
@@ -198,7 +198,7 @@ def train_in_cuts(config: toy.ToyConfig, run: Run) -> Metrics:
             os.kill(os.getpid(), signal.SIGINT)
         run.log(place=walk.bias[0].detach().clone())
     metrics = Metrics("place", {"place": walk.bias.item()})
-    artifact.save(run, walk, inputs=None, classes=[], metrics=metrics)
+    artifact.save(run, walk, inputs=None, answer=None, metrics=metrics)
     return metrics
 
 

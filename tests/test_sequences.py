@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from common.cli import Options, execute
 from common.data.loaders import Batch
 from common.data.sequences import SequenceLoader, Sequences
+from common.kinds.labels import Labels
 from common.metrics import Metrics
 from common.run import Run
-from common.training import classification_score, fit, make_optimizer, predict_all
+from common.training import fit, make_optimizer, predict_all
 from tests import toy
 
 CPU = torch.device("cpu")
@@ -92,7 +93,7 @@ def test_a_classifier_of_sequences_learns_by_fit(tmp_path: Path) -> None:
         model = run.place(Counting(), torch.zeros(1, 4, dtype=torch.int64))
         optimizer = make_optimizer("adamw", model, 0.1, 0.0)
         fit(run, model, nn.CrossEntropyLoss(), loader(data, train=True), replace(config, epochs=5), optimizer=optimizer)
-        scores.update(classification_score(predict_all(model, loader(data, train=False)), data.targets))
+        scores.update(Labels(["a", "b", "c"]).validate(predict_all(model, loader(data, train=False)), data.targets))
         return Metrics("accuracy", {"accuracy": scores["val_accuracy"]})
 
     example = toy.Example(**{**vars(toy.example), "train": train})

@@ -26,7 +26,7 @@ from fastapi.testclient import TestClient
 from common.artifact import Artifact
 from common.artifact import load as load_artifact
 from common.errors import UserError
-from common.example import Predictor
+from common.kinds.answer import Predictor
 from common.kinds.row import RowInput
 from common.sagemaker.processes import free_port
 from common.serve import container
@@ -37,7 +37,7 @@ from common.serve.models import Model, load_models
 from common.serve.settings import Place, Settings
 from tests.fuzz import PNG, malformed, send
 from tests.helpers import ROOT, environment
-from tests.serve_helpers import address, write_artifact
+from tests.serve_helpers import Number, address, write_artifact
 from vision.train import example
 
 JSON = {"content-type": "application/json"}
@@ -70,7 +70,7 @@ def client(models: dict[str, Model]) -> Iterator[TestClient]:
 def toy(predict: Predict, decoders: ThreadPoolExecutor) -> Model:
     """A model that takes a row of one number."""
     saved = Artifact(Path(), "toy", {}, {"kind": "row"}, [], {})
-    return Model("toy", saved, Predictor(RowInput(("x",)), predict, answer="y", scores=""), decoders)
+    return Model("toy", saved, Predictor(RowInput(("x",)), Number(), predict), decoders)
 
 
 def double(rows: Sequence[Any]) -> list[Row]:

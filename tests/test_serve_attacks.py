@@ -20,7 +20,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from common.example import Predictor
+from common.kinds.answer import Predictor
 from common.kinds.image import MAX_PIXELS
 from common.kinds.row import RowInput
 from common.serve import container
@@ -31,6 +31,7 @@ from common.serve.models import LARGEST_BATCH
 from common.serve.settings import Settings
 from tests.fuzz import ATTACKS, NPYS, malformed, send
 from tests.page_helpers import served, toy
+from tests.serve_helpers import Number
 from tests.toy_server import toys
 
 JSON = {"content-type": "application/json"}
@@ -74,7 +75,7 @@ def test_a_short_request_waits_for_one_batch_of_a_long_one(decoders: ThreadPoolE
             time.sleep(0.2)  # the short request arrives meanwhile
         return [{"y": float(row)} for row in rows]
 
-    model = toy("toy", Predictor(RowInput(("x",)), predict, answer="y", scores=""), [], decoders)
+    model = toy("toy", Predictor(RowInput(("x",)), Number(), predict), [], decoders)
     batches.clear()
 
     async def run() -> tuple[Any, Any]:
@@ -105,7 +106,7 @@ def test_a_long_request_is_decoded_as_it_goes(decoders: ThreadPoolExecutor) -> N
         answered += len(rows)
         return [{"y": 0}] * len(rows)
 
-    model = toy("toy", Predictor(Counting(("x",)), predict, answer="y", scores=""), [], decoders)
+    model = toy("toy", Predictor(Counting(("x",)), Number(), predict), [], decoders)
     decoded = answered = most = 0
     asyncio.run(model.answer(json.dumps([[1]] * 1000).encode(), JSON["content-type"], "text/csv"))
     assert (decoded, answered) == (1000, 1000)

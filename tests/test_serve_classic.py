@@ -37,7 +37,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_handlers_give_the_predictor_s_answers(handlers: ModuleType, folder: Path) -> None:
     model = handlers.model_fn(str(folder))
-    (expected,) = model.predictor.predict([model.predictor.input.decode(PNG)])
+    (expected,) = model.predict([model.input.decode(PNG)])
     answered = handlers.predict_fn(handlers.input_fn(bytearray(PNG), "image/png"), model)
     assert json.loads(handlers.output_fn(answered, "*/*")[0]) == expected
     body, media = handlers.output_fn(answered, "text/csv")

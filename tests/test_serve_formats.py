@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.example import Predictor
 from common.kinds.image import ImageInput
+from common.kinds.labels import Labels
 from common.kinds.observation import ObservationInput
 from common.kinds.row import RowInput
 from common.kinds.seed import SeedInput
@@ -167,10 +167,10 @@ def test_a_format_that_nobody_can_give_is_406_and_the_default_may_be_another() -
 
 def test_answers_in_line_formats_do_not_end_in_a_newline() -> None:
     rows = [{"class": "b, c", "probabilities": {"b, c": 0.75, "a": 0.25}}] * 2
-    predictor = Predictor(input=TEXT, predict=lambda texts: [])
-    assert formats.render(rows, "list", CSV, predictor, ["a", "b, c"]) == '"b, c",0.25,0.75\n"b, c",0.25,0.75'
-    lines = formats.render(rows, "list", JSON_LINES, predictor, [])
+    answer = Labels(["a", "b, c"])
+    assert formats.render(rows, "list", CSV, answer) == '"b, c",0.25,0.75\n"b, c",0.25,0.75'
+    lines = formats.render(rows, "list", JSON_LINES, answer)
     assert [json.loads(line) for line in lines.split("\n")] == rows
-    assert json.loads(formats.render(rows, "list", JSON, predictor, [])) == rows
-    assert json.loads(formats.render(rows[:1], "one", JSON, predictor, [])) == rows[0]
-    assert json.loads(formats.render(rows, "predictions", JSON, predictor, [])) == {"predictions": rows}
+    assert json.loads(formats.render(rows, "list", JSON, answer)) == rows
+    assert json.loads(formats.render(rows[:1], "one", JSON, answer)) == rows[0]
+    assert json.loads(formats.render(rows, "predictions", JSON, answer)) == {"predictions": rows}

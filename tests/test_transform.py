@@ -15,6 +15,7 @@ from PIL import Image
 
 from common import example as catalogue
 from common.errors import UserError
+from common.kinds.labels import Labels
 from common.sagemaker import batch, models, transform, transform_jobs
 from common.sagemaker.batches import LINE, NONE, File, Format, find_files, format_of, pieces
 from common.sagemaker.job import Where
@@ -198,7 +199,7 @@ def test_the_whole_way_on_aws(
     boto: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], in_s3: bool
 ) -> None:
     """Of a job that failed for one file the answers to the others are joined, and nothing stays behind but S3."""
-    layout = transform.Layout("class", "", [], inputs=True)
+    layout = transform.Layout(Labels([]), inputs=True)
     monkeypatch.setattr(transform_jobs, "layout_of", lambda *_: layout)
     put(tmp_path, a_jsonl="1\n2\n", fail_jsonl="3\n")
     (tmp_path / "in" / ".hidden").write_text("not to be sent")

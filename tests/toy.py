@@ -12,11 +12,13 @@ from common import artifact
 from common.config import Range, changed, option
 from common.data.loaders import Loader
 from common.example import Example
-from common.metrics import Metrics, classification
+from common.kinds.labels import Labels
+from common.metrics import Metrics
 from common.run import Run
-from common.training import FitConfig, classification_score, fit, predict_all
+from common.training import FitConfig, fit, predict_all
 
-CLASSES = ["a", "b", "c"]
+CLASSES = ("a", "b", "c")
+ANSWER = Labels(CLASSES)
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,11 @@ def train(config: ToyConfig, run: Run) -> Metrics:
         Loader(train_set, config.batch_size, train=True, seed=config.seed, augment=jitter, **batch),
         config,
         validate=valid,
-        score=classification_score,
+        score=ANSWER.validate,
         monitor="val_accuracy",
     )
-    metrics = classification(CLASSES)(predict_all(model, valid), valid.targets)
-    artifact.save(run, model, inputs=None, classes=CLASSES, metrics=metrics)
+    metrics = ANSWER.measure(predict_all(model, valid), valid.targets)
+    artifact.save(run, model, inputs=None, answer=ANSWER, metrics=metrics)
     return metrics
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from common.example import Predictor
+from common.kinds.answer import Predictor
 from common.kinds.image import ImageInput
+from common.kinds.labels import Labels
 from common.kinds.observation import ObservationInput
 from common.kinds.row import RowInput
 from common.kinds.seed import SeedInput
@@ -36,7 +37,7 @@ def toys(
     """A model for each kind of input, under the name of its kind."""
     models = {}
     for kind in INPUTS:
-        predictor = Predictor(kind, predict, answer="class", scores="probabilities")
+        predictor = Predictor(kind, Labels(CLASSES), predict)
         models[kind.kind] = toy(kind.kind, predictor, CLASSES, decoders)
     return models
 

@@ -95,7 +95,7 @@ def train(config: WordsConfig, run: Run) -> Metrics:
         count=count, validate=lambda kept: mean_figures(kept, valid, sums), validate_every=7,
     )  # fmt: skip
     metrics = Metrics("accuracy", {"accuracy": mean_figures(model, valid, sums)["val_accuracy"]})
-    artifact.save(run, model, inputs=None, classes=[], metrics=metrics)
+    artifact.save(run, model, inputs=None, answer=None, metrics=metrics)
     return metrics
 
 

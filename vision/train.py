@@ -23,11 +23,13 @@ from common.data.image_sources import SOURCES, ImageData, Images, load_images
 from common.data.loaders import Loader
 from common.distributed import first
 from common.errors import UserError
-from common.example import Example, Predictor, class_rows
+from common.example import Example
+from common.kinds.answer import Predictor, Row
 from common.kinds.image import ImageInput
-from common.metrics import Metrics, classification
+from common.kinds.labels import Labels
+from common.metrics import Metrics
 from common.run import Run
-from common.training import FitConfig, classification_score, fit, predict_all
+from common.training import FitConfig, fit, predict_all
 from vision import models
 
 # --- config ------------------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ def train(config: TrainConfig, run: Run) -> Metrics:
         run.progress.say(
             "hint       --model torchvision/resnet18 --weights imagenet begins with what other photos taught"
         )
-    inputs = image_input(config, data)
+    inputs, answer = image_input(config, data), Labels(data.classes)
 
     model = build(config, len(data.classes), data.channels, data.size)
     model = run.place(model, sample=torch.zeros(1, data.channels, data.size, data.size))
@@ -189,14 +191,14 @@ def train(config: TrainConfig, run: Run) -> Metrics:
         batches(run, config, data.train, inputs, augment),
         config,
         validate=batches(run, config, data.valid, inputs),
-        score=classification_score,
+        score=answer.validate,
         monitor="val_accuracy",
     )
 
     run.tracker.image("augmented", sample_grid(data, augment), run.step)
     metrics, logits = test(model, data, batches(run, config, data.test, inputs))
     run.sections.append(mistakes(data, logits))
-    artifact.save(run, model, inputs=inputs, classes=data.classes, metrics=metrics)
+    artifact.save(run, model, inputs=inputs, answer=answer, metrics=metrics)
     return metrics
 
 
@@ -215,7 +217,7 @@ def sample_grid(data: ImageData, augment: Augment, side: int = 4) -> Tensor:
 def test(model: nn.Module, data: ImageData, loader: Loader) -> tuple[Metrics, Tensor]:
     """Metrics over the whole test split at once, and the logits [N, K] they come from."""
     logits = predict_all(model, loader)
-    return classification(data.classes)(logits, data.test.targets), logits
+    return Labels(data.classes).measure(logits, data.test.targets), logits
 
 
 def mistakes(data: ImageData, logits: Tensor, count: int = 24) -> report.Section:
@@ -258,15 +260,14 @@ def load_model(saved: Artifact) -> nn.Module:
 
 def load(saved: Artifact) -> Predictor:
     """An image in, its class and the probability of every class out."""
-    inputs = ImageInput.from_json(saved.inputs)
+    inputs, answer = ImageInput.from_json(saved.inputs), Labels(saved.classes)
     model = load_model(saved)
 
     @torch.inference_mode()
-    def predict(images: Sequence[Tensor]) -> list[dict[str, Any]]:
-        logits = model(inputs.normalize(torch.stack(list(images))))  # [B, K]
-        return class_rows(logits, saved.classes)
+    def predict(images: Sequence[Tensor]) -> list[Row]:
+        return answer.rows(model(inputs.normalize(torch.stack(list(images)))))  # logits [B, K]
 
-    return Predictor(input=inputs, predict=predict, model=model)
+    return Predictor(inputs, answer, predict, model=model)
 
 
 example = Example(

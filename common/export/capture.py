@@ -13,7 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from common.artifact import Artifact
 from common.errors import UserError
-from common.example import Example, Predictor
+from common.example import Example
+from common.kinds.answer import Predictor
 
 KEPT = 2048  # samples of an evaluation whose outputs are compared,
 ROOM = 2**28  # or fewer, where their inputs take more bytes than this

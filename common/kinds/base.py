@@ -12,16 +12,16 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAX_BYTES = 16 * 2**20  # of one input; a longer one is a mistake or an attack
 JSON, JSON_LINES, CSV, TEXT = "application/json", "application/jsonlines", "text/csv", "text/plain"
-Explain = Callable[[Any, int], dict[str, Any]]  # a decoded input and the number of a class -> why, for the page
+Explain = Callable[[Any, int], dict[str, Any]]  # a decoded input and the number of one of the answer's names -> why
 
 
 class Kind:
@@ -125,7 +125,7 @@ class Kind:
         """Decoded inputs as the network takes them, where that needs nothing but them; None elsewhere."""
         return None
 
-    def explainer(self, predictor: Any, classes: Sequence[str]) -> tuple[str, Explain] | None:
+    def explainer(self, predictor: Any) -> tuple[str, Explain] | None:
         """What the page shows of an explanation ("heat", "tokens"), and what makes it; None where there is none."""
         return None
 
@@ -164,6 +164,21 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is int:
         return type(value) is int and 0 <= value < 2**31
     return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+
+
+def decoded(kind: Kind, source: Path | bytes, name: str) -> Any:
+    """What `kind` makes of one raw input; any failure at all is a UserError about this input.
+
+    Decoders read what strangers made, and libraries raise nearly anything on it: MemoryError for a made-up shape,
+    RecursionError for nested brackets.
+    """
+    try:
+        return kind.decode(source, name)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(f"{name} can't be read: {type(error).__name__}{reason and f': {reason}'}.") from error
 
 
 def content_of(source: Path | bytes, name: str) -> bytes:
@@ -206,6 +221,8 @@ def shown(value: Any) -> str:
 
 
 def tensor_of(value: Any, shape: tuple[int, ...], name: str) -> Tensor:
+    import torch  # here: a command that has a mistake in its arguments says so without waiting for it
+
     try:
         tensor = torch.tensor(value, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

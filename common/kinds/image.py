@@ -141,7 +141,7 @@ class ImageInput(Kind):
     def network_input(self, items: Sequence[Tensor]) -> Tensor:
         return self.normalize(torch.stack(list(items)))
 
-    def explainer(self, predictor: Any, classes: Sequence[str]) -> tuple[str, Explain] | None:
+    def explainer(self, predictor: Any) -> tuple[str, Explain] | None:
         """A heat map over the square that the model sees: the example's own, or of the predictor's network."""
         if predictor.model is None and predictor.explain is None:
             return None

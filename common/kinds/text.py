@@ -47,29 +47,27 @@ class TextInput(Kind):
         """
         return text_of(source, name or "The text")
 
-    def explainer(self, predictor: Any, classes: Sequence[str]) -> tuple[str, Explain]:
+    def explainer(self, predictor: Any) -> tuple[str, Explain]:
         """Occlusion (Zeiler and Fergus 2014, arXiv 1311.2901): of what the example gives, else of words."""
 
         def explain(text: str, target: int) -> dict[str, Any]:
             if len(text) > MOST_LETTERS:
                 raise UserError(f"Texts of more than {MOST_LETTERS:,} letters are not explained.")
-            if predictor.explain:
-                spans = predictor.explain(text, target)
-            else:
-                spans = hide_words(predictor, classes, text, target)
+            spans = predictor.explain(text, target) if predictor.explain else hide_words(predictor, text, target)
             return {"method": "occlusion", "tokens": pieces(text, spans)}
 
         return "tokens", explain
 
 
-def hide_words(predictor: Any, classes: Sequence[str], text: str, target: int) -> list[Span]:
+def hide_words(predictor: Any, text: str, target: int) -> list[Span]:
     """What the log-probability of a class loses without each word, or without some of them in a long text."""
     words = [match.span() for match in re.finditer(r"\S+", text)]
     step = max(1, math.ceil(len(words) / MOST_PIECES))
     spans = [(group[0][0], group[-1][1]) for group in (words[i : i + step] for i in range(0, len(words), step))]
     variants = [text, *(text[:start] + text[end:] for start, end in spans)]
     rows = predictor.predict(variants)
-    logs = [math.log(max(row[predictor.scores][classes[target]], 1e-6)) for row in rows]
+    scores, name = predictor.answer.scores, predictor.answer.names[target]
+    logs = [math.log(max(row[scores][name], 1e-6)) for row in rows]
     return [(start, end, logs[0] - log) for (start, end), log in zip(spans, logs[1:], strict=True)]
 
 

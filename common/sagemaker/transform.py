@@ -201,15 +201,15 @@ def _records(body: bytes) -> list[bytes]:
 def layout_of(saved: artifact.Artifact, form: Format) -> Layout:
     """What the rows of a model hold; those of lines repeat the line."""
     predictor = example.predictor_of(saved)
-    return Layout(predictor.answer, predictor.scores, saved.classes, inputs=form.split == LINE)
+    return Layout(predictor.answer, inputs=form.split == LINE)
 
 
 def write_tables(folder: Path, layout: Layout, batches: Iterable[list[dict[str, Any]]]) -> Result:
-    """Writes predictions.jsonl and, but for pictures, predictions.csv, as the rows come."""
+    """Writes predictions.jsonl and, but for answers that are files, predictions.csv, as the rows come."""
     failures: list[tuple[str, str]] = []
     count = 0
     with ExitStack() as open_tables:
-        names = ["predictions.jsonl"] if layout.answer == "png" else ["predictions.jsonl", "predictions.csv"]
+        names = ["predictions.jsonl"] if layout.answer.in_files else ["predictions.jsonl", "predictions.csv"]
         tables = [open_tables.enter_context(RowWriter(folder / name, layout)) for name in names]
         for rows in batches:
             for table in tables:

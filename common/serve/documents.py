@@ -10,7 +10,6 @@ from common.serve.models import Model
 
 _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 _TEXT = {"schema": {"type": "string"}}
-_ROW = {"type": "object", "description": "the answer, and a score for each class where there are classes"}
 _DESCRIPTION = {
     "type": "object",
     "required": ["name", "example", "input", "answer", "scores", "classes", "metrics", "precision"],
@@ -60,7 +59,9 @@ def predictions(models: Mapping[str, Model]) -> dict[str, Any]:
     bodies: dict[str, Any] = {formats.JSON: several, formats.JSON_LINES: _TEXT}
     for model in models.values():
         bodies |= model.predictor.input.documents()
-    rows = {"anyOf": [_ROW, {"type": "array", "items": _ROW}]}
+    kinds = {model.predictor.answer.kind: model.predictor.answer.schema() for model in models.values()}
+    row = {"anyOf": list(kinds.values())}
+    rows = {"anyOf": [row, {"type": "array", "items": row}]}
     good = _answer("a row for each input", rows)
     good["content"] |= {formats.JSON_LINES: _TEXT, formats.CSV: _TEXT}
     wrong = _errors(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from common.errors import UserError
-from common.example import Predictor
+from common.kinds.answer import Predictor
 from common.serve.formats import Problem
 
 
@@ -19,10 +18,9 @@ class Explainer:
         form: what the page shows, such as "heat" for images and "tokens" for texts; "" where there are none.
     """
 
-    def __init__(self, predictor: Predictor, classes: Sequence[str]) -> None:
-        self._predictor, self._classes = predictor, list(classes)
-        explainable = bool(predictor.scores and classes)
-        found = predictor.input.explainer(predictor, self._classes) if explainable else None
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor, self._names = predictor, predictor.answer.names
+        found = predictor.input.explainer(predictor) if self._names else None
         self.form: str = found[0] if found else ""
         self._explain = found[1] if found else None
 
@@ -41,14 +39,14 @@ class Explainer:
         """
         if self._explain is None:
             raise Problem(404, "There are no explanations of this model.")
-        if wanted is not None and wanted not in self._classes:
+        if wanted is not None and wanted not in self._names:
             raise Problem(404, f"There is no class {wanted[:100]!r}.")
         network = self._predictor.model
         # The server may compute in bfloat16, with weights converted already.
         half = network is not None and any(p.dtype is torch.bfloat16 for p in network.parameters())
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            name = wanted if wanted is not None else self._predictor.predict([item])[0][self._predictor.answer]
+            name = wanted if wanted is not None else self._predictor.predict([item])[0][self._predictor.answer.key]
             try:
-                return {"class": name, **self._explain(item, self._classes.index(name))}
+                return {"class": name, **self._explain(item, self._names.index(name))}
             except UserError as error:
                 raise Problem(413, str(error)) from error

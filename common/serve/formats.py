@@ -35,9 +35,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from common import example
 from common.errors import UserError
-from common.example import Predictor
+from common.kinds.answer import Answer
+from common.kinds.base import Kind, decoded
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 MOST_INPUTS = 1024  # of a request; AWS's own notebooks send 500 rows, and no example needs a minute for as many
@@ -67,11 +67,11 @@ class Inputs:
     form: str = "list"
 
 
-def parse(body: bytes, content_type: str, kind: Any, most: int = MOST_INPUTS) -> Inputs:
+def parse(body: bytes, content_type: str, kind: Kind, most: int = MOST_INPUTS) -> Inputs:
     """The raw inputs of a request.
 
     Args:
-        kind: the `common.example.Input` of the model.
+        kind: of the model's input.
         most: inputs that are taken.
 
     Raises:
@@ -98,7 +98,7 @@ def parse(body: bytes, content_type: str, kind: Any, most: int = MOST_INPUTS) ->
     return inputs
 
 
-def split(inputs: Inputs, kind: Any, largest: int) -> list[tuple[range, int]]:
+def split(inputs: Inputs, kind: Kind, largest: int) -> list[tuple[range, int]]:
     """Parts of a request of about the same work: which inputs, and how much work their decoding is.
 
     Args:
@@ -120,7 +120,7 @@ def split(inputs: Inputs, kind: Any, largest: int) -> list[tuple[range, int]]:
     return [*parts, (range(begin, len(inputs.raw)), work)]
 
 
-def decode(inputs: Inputs, kind: Any, which: range | None = None) -> list[Any]:
+def decode(inputs: Inputs, kind: Kind, which: range | None = None) -> list[Any]:
     """Each input as the model's batch takes it.
 
     Args:
@@ -132,7 +132,7 @@ def decode(inputs: Inputs, kind: Any, which: range | None = None) -> list[Any]:
     count = len(inputs.raw)
     try:
         return [
-            example.decode(kind, inputs.raw[index], f"Input {index + 1}" if count > 1 else "The input")
+            decoded(kind, inputs.raw[index], f"Input {index + 1}" if count > 1 else "The input")
             for index in (range(count) if which is None else which)
         ]
     except UserError as error:
@@ -160,7 +160,7 @@ def accepted(header: str, default: str = JSON) -> str:
     return next(found for quality, found in wanted if found and quality == best)
 
 
-def render(rows: Sequence[dict[str, Any]], form: str, media: str, predictor: Predictor, classes: Sequence[str]) -> str:
+def render(rows: Sequence[dict[str, Any]], form: str, media: str, answer: Answer) -> str:
     """Rows as the body of an answer.
 
     Args:
@@ -173,18 +173,16 @@ def render(rows: Sequence[dict[str, Any]], form: str, media: str, predictor: Pre
     if media == JSON_LINES:
         return "\n".join(map(_dumps, rows))
     text = io.StringIO()
-    names = classes if predictor.scores else ()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([row[predictor.answer], *(row[predictor.scores][name] for name in names)] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(map(answer.cells, rows))
     return text.getvalue()[:-1]
 
 
 # --- reading, by content type -----------------------------------------------------------------------------
 
-Reader = Callable[[bytes, Any], tuple[Iterable[bytes], str]]  # the inputs, one by one, and the form of the answer
+Reader = Callable[[bytes, Kind], tuple[Iterable[bytes], str]]  # the inputs, one by one, and the form of the answer
 
 
-def _reader(media: str, kind: Any) -> Reader | None:
+def _reader(media: str, kind: Kind) -> Reader | None:
     if media == JSON:
         return _from_json
     if media in JSON_LINES_NAMES:
@@ -203,12 +201,12 @@ def _media(content_type: str) -> str:
     return media.strip().lower()
 
 
-def _from_file(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
+def _from_file(body: bytes, kind: Kind) -> tuple[Iterable[bytes], str]:
     # An empty text is a text; of the other kinds decode says that nothing is there.
     return [body], "one"
 
 
-def _from_json(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
+def _from_json(body: bytes, kind: Kind) -> tuple[Iterable[bytes], str]:
     value = json.loads(body.decode("utf-8-sig"))
     if isinstance(value, dict) and not kind.has_key("instances") and "instances" in value:
         value = _only(value, "instances")
@@ -222,16 +220,18 @@ def _from_json(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
     return (_raw(v, kind) for v in value), "list"
 
 
-def _from_json_lines(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
+def _from_json_lines(body: bytes, kind: Kind) -> tuple[Iterable[bytes], str]:
     lines = io.StringIO(body.decode("utf-8-sig"), newline="\n")
     return (_raw(json.loads(line), kind) for line in lines if line.strip()), "list"
 
 
-def _from_csv(body: bytes, kind: Any) -> tuple[Iterable[bytes], str]:
+def _from_csv(body: bytes, kind: Kind) -> tuple[Iterable[bytes], str]:
     lines = io.StringIO(body.decode("utf-8-sig"), newline="")
     rows = (row for row in csv.reader(lines, strict=True) if row)
     first = next(rows, [])
-    read, header = kind.lines(first)
+    found = kind.lines(first)
+    assert found is not None  # `_reader` asked
+    read, header = found
     return (read(row) for row in (rows if header or not first else chain([first], rows))), "list"
 
 
@@ -245,7 +245,7 @@ def _only(value: dict[str, Any], key: str) -> Any:
     return value[key]
 
 
-def _raw(value: Any, kind: Any) -> bytes:
+def _raw(value: Any, kind: Kind) -> bytes:
     """A value of JSON as the bytes that the kind's `decode` takes."""
     if isinstance(value, dict) and len(value) == 1:
         (key,) = value

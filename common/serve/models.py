@@ -17,7 +17,7 @@ from torch import nn
 from common import artifact, device, example
 from common.artifact import Artifact
 from common.errors import UserError
-from common.example import Predictor
+from common.kinds.answer import Predictor
 from common.serve import formats
 from common.serve.batching import Batcher, Part, Row
 from common.serve.fold import fold_batch_norms
@@ -89,7 +89,7 @@ class Model:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, self._render, rows, form, media)
 
     def _render(self, rows: Sequence[Row], form: str, media: str) -> str:
-        return formats.render(rows, form, media, self.predictor, self.saved.classes)
+        return formats.render(rows, form, media, self.predictor.answer)
 
     async def well(self) -> bool:
         """Whether a prediction worked within the last FRESH seconds, or one made now works within PATIENCE."""
@@ -108,8 +108,8 @@ class Model:
             "name": self.name,
             "example": self.saved.example,
             "input": self.saved.inputs,
-            "answer": self.predictor.answer,
-            "scores": self.predictor.scores,
+            "answer": self.predictor.answer.key,
+            "scores": self.predictor.answer.scores,
             "classes": self.saved.classes,
             "metrics": self.saved.metrics,
             "precision": self.plan,

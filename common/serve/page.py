@@ -21,6 +21,7 @@ from fastapi import FastAPI, Request, Response
 
 from common import example
 from common.artifact import Artifact
+from common.kinds.game import Game
 from common.serve import formats, play
 from common.serve.explain import Explainer
 from common.serve.formats import Problem
@@ -39,7 +40,7 @@ REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-i
 
 def add(app: FastAPI, models: Mapping[str, Model], settings: Settings, intake: Intake) -> None:
     """Gives an application the page and its routes; they are not part of the described API."""
-    explainers = {name: Explainer(model.predictor, model.saved.classes) for name, model in models.items()}
+    explainers = {name: Explainer(model.predictor) for name, model in models.items()}
     # One thread each, so that explanations and games never hold up a prediction.
     explaining, playing = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("explain", "play"))
     games = Games(playing)
@@ -107,7 +108,8 @@ def add(app: FastAPI, models: Mapping[str, Model], settings: Settings, intake: I
     @app.post("/v1/models/{name}/games/{key}", include_in_schema=False)
     async def go_on(name: str, key: str, request: Request) -> dict[str, Any]:
         model = find(models, name)
-        return await games.go_on(name, key, play.parse(await intake.read(request, 1024), len(model.saved.classes)))
+        actions = len(model.predictor.answer.names)
+        return await games.go_on(name, key, play.parse(await intake.read(request, 1024), actions))
 
     @app.delete("/v1/models/{name}/games/{key}", include_in_schema=False)
     async def end(name: str, key: str) -> dict[str, Any]:
@@ -144,13 +146,19 @@ def describe(model: Model) -> dict[str, Any]:
     return {
         "task": _task(saved),
         "data": data,
-        "view": view if (view := f"ask/{kind.kind}.js") in FILES else None,
+        "ask": _view(f"ask/{kind.kind}.js"),
+        "show": _view(f"show/{predictor.answer.kind}.js"),
         "drawing": kind.drawing(data),
         "start": kind.start(),
         "play": predictor.play is not None,
         "report": report_of(saved) is not None,
         "headline": _headline(saved),
     }
+
+
+def _view(name: str) -> str:
+    """The view of a kind, found by its name; a plain one where it has none."""
+    return name if name in FILES else "plain.js"
 
 
 def _declared(saved: Artifact) -> example.Example | None:
@@ -173,7 +181,7 @@ def report_of(saved: Artifact) -> Path | None:
     return path if saved.folder.name == "model" and path.is_file() else None
 
 
-def _play(model: Model) -> Callable[[], example.Game]:
+def _play(model: Model) -> Callable[[], Game]:
     if model.predictor.play is None:
         raise Problem(404, "There is nothing to play with this model.")
     return model.predictor.play

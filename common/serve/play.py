@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import UserError
-from common.example import Game, Scene
+from common.kinds.game import Game, Scene
 from common.serve.formats import Problem
 
 MOST_GAMES = 16  # at the same time, of all models together

@@ -11,11 +11,11 @@ let models = [];
 let stop = () => {};
 let turn = 0; // counts models shown: only the newest choice counts
 
-/** A kind of input has its view in ask/KIND.js, which the server found by its name, or a plain one. */
+/** A kind of input is asked by ask/KIND.js, a kind of answer shown by show/KIND.js; the server found them by name. */
 async function viewOf(model) {
   if (model.play) return gameView(model);
-  const { view } = await import(model.view ? `./${model.view}` : "./plain.js");
-  return view(model);
+  const [{ view }, { show }] = await Promise.all([import(`./${model.ask}`), import(`./${model.show}`)]);
+  return view(model, show);
 }
 
 async function show() {

@@ -1,14 +1,14 @@
-// Images: draw, drop, paste or choose one; see the classes, and where the model looked.
+// Images: draw, drop, paste or choose one; see the answer, and where the model looked.
 
 import { ask, newest, route } from "../api.js";
-import { bars, headline, make, percent, problem } from "../parts.js";
+import { make, problem } from "../parts.js";
 import { likeTheData, Paper } from "./sketch.js";
 
 const REST = 180; // milliseconds without a change after which the answer is explained
 const FAINT = 0.15; // of the strongest evidence: what is left dark
 const PLAIN = 256; // side of a drawing that is sent as it is
 
-export function view(model) {
+export function view(model, show) {
   const dark = model.input.channels === 1;
   const paperCanvas = make("canvas", { className: "paper", role: "application", tabindex: 0, "aria-label": "Paper to draw on. Arrow keys move the pen, space puts it down and lifts it, backspace takes the last stroke back." });
   const pen = make("span", { className: "pen" });
@@ -22,14 +22,13 @@ export function view(model) {
   const tools = make("div", { className: "tools" },
     make("span", { className: "file" }, file, make("label", { className: "button", htmlFor: "file" }, "Choose a file")), clear,
     model.explain ? make("label", { className: "check" }, looked, "Where it looked") : null);
-  const said = headline();
-  const chart = bars({ label: "Probability of each class", pick: model.explain ? explainClass : null });
+  const shown = show(model, { pick: model.explain ? explainClass : null });
   const note = make("p", { className: "quiet note" });
   const trouble = problem();
   const seenBox = make("figure", { className: "thumb" }, seen, make("figcaption", {}, "What the model sees"));
   const element = make("div", { className: "bench" },
     make("section", { "aria-label": "Your image" }, frame, tools),
-    make("section", { "aria-label": "The answer" }, make("div", { className: "said" }, said.element, seenBox), chart.element, note, trouble.element));
+    make("section", { "aria-label": "The answer" }, make("div", { className: "said" }, shown.head, seenBox), shown.body, note, trouble.element));
 
   let question = null; // {body, type, frame} of what is on the paper
   let given = null; // the file, where the paper holds a picture
@@ -44,8 +43,7 @@ export function view(model) {
 
   function empty() {
     answer = question = given = wanted = null;
-    said.show("", "The answer appears here.");
-    chart.show(model.classes, {}, null);
+    shown.clear();
     note.textContent = "";
     frame.classList.remove("filled", "hot");
     seen.getContext("2d").clearRect(0, 0, seen.width, seen.height);
@@ -102,9 +100,7 @@ export function view(model) {
     if (paper.empty) return;
     [question, answer] = [asked, row];
     trouble.clear();
-    const scores = row[model.scores] ?? {};
-    said.show(String(row[model.answer]), model.scores ? `${percent(scores[row[model.answer]])} sure` : "");
-    chart.show(model.classes, scores, row[model.answer], wanted);
+    shown.show(row, { explained: wanted });
     if (given || model.drawing) showSeen(asked.shown);
     requestAnimationFrame(() => performance.measure("answer", { start: began, end: performance.now() }));
     took = `Answered in ${Math.round(performance.now() - began)} ms.`;
@@ -120,7 +116,7 @@ export function view(model) {
     const why = await ask(route(model, path), asked);
     if (asked !== question) return;
     drawHeat(why.heat, asked.frame);
-    chart.show(model.classes, answer[model.scores], answer[model.answer], why.class);
+    shown.show(answer, { explained: why.class });
     note.textContent = `${took} Lit up: what speaks for “${why.class}” (${why.method}). Choose another class to see what speaks for it.`;
   }, trouble.show);
 

@@ -1,11 +1,10 @@
 // Rows of a table: a field for each column.
 
 import { ask, newest, route } from "../api.js";
-import { bars, headline, make, number, percent, problem } from "../parts.js";
+import { make, problem } from "../parts.js";
 
-export function view(model) {
-  const said = headline();
-  const chart = bars({ label: "Probability of each class" });
+export function view(model, show) {
+  const shown = show(model);
   const trouble = problem();
   const fields = model.input.names.map((name) => {
     const start = model.start[name];
@@ -23,17 +22,14 @@ export function view(model) {
   const element = make("div", { className: "bench rows" },
     make("section", { "aria-label": "A row" }, form,
       make("div", { className: "tools" }, make("button", { type: "button", onclick: restore }, "Start values again"))),
-    make("section", { className: "stays", "aria-label": "The answer" }, said.element, chart.element, trouble.element));
+    make("section", { className: "stays", "aria-label": "The answer" }, shown.head, shown.body, trouble.element));
 
   const predict = newest(async () => {
     if (!form.checkValidity()) return;
     const body = JSON.stringify(Object.fromEntries(fields.map((field) => [field.dataset.name, Number(field.value)])));
     const row = await ask(route(model, "predict"), { body });
     trouble.clear();
-    const scores = row[model.scores] ?? {};
-    const answer = row[model.answer];
-    said.show(typeof answer === "number" ? number(answer) : String(answer), model.scores ? `${percent(scores[answer])} sure` : "");
-    if (model.scores) chart.show(model.classes, scores, answer);
+    shown.show(row);
   }, trouble.show);
   return { element, start: predict };
 }

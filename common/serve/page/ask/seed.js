@@ -6,20 +6,20 @@ import { calm, make, problem } from "../parts.js";
 const STEPS = 9; // pictures of the strip
 const PACE = 0.01; // of the way, per frame of a walk
 
-export function view(model) {
+export function view(model, show) {
   const classes = model.input.classes ?? [];
   const seeds = ["from", "to"].map((id, i) => make("input", {
     id, type: "number", min: 0, max: 2 ** 31 - 1, step: 1, value: i + 7, oninput: () => reload() }));
   const wish = make("select", { id: "class", onchange: () => reload() }, ...classes.map((name) => make("option", { value: name }, name)));
   const slider = make("input", { id: "way", type: "range", min: 0, max: 1, step: 0.01, value: 0, oninput: () => { rest(); draw(); } });
-  const picture = make("img", { className: "made", alt: "" });
+  const shown = show(model);
   const strip = make("div", { className: "strip" });
   const walk = make("button", { type: "button", className: "main", onclick: () => (walking ? rest() : set_out()) }, "Walk");
   const other = make("button", { type: "button", onclick: somewhere }, "Somewhere else");
   const status = make("p", { className: "quiet", role: "status", "aria-live": "polite" });
   const trouble = problem();
   const element = make("div", { className: "bench" },
-    make("section", { "aria-label": "The picture" }, picture),
+    make("section", { "aria-label": "The answer" }, shown.head, shown.body),
     make("section", { "aria-label": "Where in the latent space" },
       make("div", { className: "fields" },
         make("label", { className: "field" }, "From seed", seeds[0]),
@@ -32,7 +32,6 @@ export function view(model) {
   let walking = 0;
 
   const input = (latent) => (classes.length ? { latent, class: wish.value } : { latent });
-  const source = (row) => `data:image/png;base64,${row[model.answer]}`;
 
   async function paint(places) {
     const body = JSON.stringify({ instances: places.map((t) => input(between(...ends, t))) });
@@ -43,10 +42,10 @@ export function view(model) {
     if (!ends) return;
     const place = Number(slider.value);
     const [row] = await paint([place]);
-    picture.src = source(row);
     slider.setAttribute("aria-valuetext", `${Math.round(100 * place)} %`);
     const what = classes.length ? `${wish.value}, ` : "";
-    picture.alt = `${what}${Math.round(100 * place)} % of the way from seed ${seeds[0].value} to seed ${seeds[1].value}`;
+    const alt = `${what}${Math.round(100 * place)} % of the way from seed ${seeds[0].value} to seed ${seeds[1].value}`;
+    shown.show(row, { alt });
     trouble.clear();
   }, trouble.show);
 
@@ -59,7 +58,7 @@ export function view(model) {
     const rows = await paint(places);
     strip.replaceChildren(...rows.map((row, i) => make("button", {
       type: "button", title: `${Math.round(100 * places[i])} %`, onclick: () => { rest(); slider.value = places[i]; draw(); },
-    }, make("img", { src: source(row), alt: `${Math.round(100 * places[i])} % of the way` }))));
+    }, shown.small?.(row, `${Math.round(100 * places[i])} % of the way`))));
   }, trouble.show);
 
   function somewhere() {

@@ -1,21 +1,20 @@
-// Texts: type one; see the classes, and what each word says for the answer.
+// Texts: type one; see the answer, and what each word says for it.
 
 import { ask, newest, route } from "../api.js";
-import { bars, headline, make, percent, problem } from "../parts.js";
+import { make, problem } from "../parts.js";
 
 const REST = 250; // milliseconds without typing after which the answer is explained
 
-export function view(model) {
+export function view(model, show) {
   const field = make("textarea", { id: "text", rows: 7, value: model.start ?? "", spellcheck: false, oninput: changed });
-  const said = headline();
-  const chart = bars({ label: "Probability of each class", pick: model.explain ? explainClass : null });
+  const shown = show(model, { pick: model.explain ? explainClass : null });
   const marked = make("p", { className: "marked" });
   const legend = make("p", { className: "quiet legend" });
   const why = make("section", { className: "why", "aria-label": "What the words say", hidden: true }, marked, legend);
   const trouble = problem();
   const element = make("div", { className: "bench" },
     make("section", {}, make("label", { className: "field", htmlFor: "text" }, "Your text"), field, why),
-    make("section", { "aria-label": "The answer" }, said.element, chart.element, trouble.element));
+    make("section", { "aria-label": "The answer" }, shown.head, shown.body, trouble.element));
   let asked = "";
   let answer = null;
   let wanted = null;
@@ -31,9 +30,7 @@ export function view(model) {
     const row = await ask(route(model, "predict"), { body: text, type: "text/plain" });
     [asked, answer] = [text, row];
     trouble.clear();
-    const scores = row[model.scores] ?? {};
-    said.show(String(row[model.answer]), model.scores ? `${percent(scores[row[model.answer]])} sure` : "");
-    chart.show(model.classes, scores, row[model.answer], wanted);
+    shown.show(row, { explained: wanted });
     clearTimeout(timer);
     if (model.explain) timer = setTimeout(explain, REST);
   }, trouble.show);
@@ -48,7 +45,7 @@ export function view(model) {
     legend.replaceChildren(
       make("span", { className: "for" }, "for"), ` and `, make("span", { className: "against" }, "against"),
       ` “${found.class}”, by what its probability loses when a piece is hidden.`);
-    chart.show(model.classes, answer[model.scores], answer[model.answer], found.class);
+    shown.show(answer, { explained: found.class });
   }, trouble.show);
 
   function explainClass(name) {

@@ -1,0 +1,134 @@
+"""What every kind of answer shares, and the kind that a new one begins with: everything here may be said otherwise.
+
+A kind says what a row of an answer holds, how it stands in a table and in files, how it is measured, and what a report
+shows of it. Nobody else tests a kind's name: who wants to know asks the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from common.kinds.base import Kind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from common.kinds.game import Game
+    from common.metrics import Metrics
+    from common.report import Section
+
+Row = dict[str, Any]  # JSON-able, one for each input
+
+
+class Answer:
+    """What a model answers with.
+
+    Attributes:
+        kind: its name, such as "labels"; also of the page's view for it.
+        key: under which a row holds the answer.
+        scores: under which a row holds a number for each of `names`, as an object; "" where there are none.
+        names: of the outputs, in their order; empty where they have none.
+        in_files: whether answers are too large for a table and become files of their own.
+    """
+
+    kind: ClassVar[str]
+    key: ClassVar[str]
+    scores: ClassVar[str] = ""
+    names: Sequence[str] = ()
+    in_files: ClassVar[bool] = False
+
+    # -- rows -------------------------------------------------------------------------------------------
+
+    def rows(self, outputs: Any) -> list[Row]:
+        """What the network gave for a batch as a row for each input."""
+        raise NotImplementedError
+
+    def is_row(self, row: Row) -> bool:
+        """Whether a row that was read again is one of this model."""
+        return self.key in row
+
+    def schema(self) -> dict[str, Any]:
+        """Of a row, for the API's description."""
+        return {"type": "object", "required": [self.key]}
+
+    @property
+    def columns(self) -> list[str]:
+        """Of a table of answers: a text, then numbers."""
+        return [self.key]
+
+    def cells(self, row: Row) -> list[Any]:
+        """A row in the order of the columns; empty where it has no value."""
+        return [row.get(self.key, "")]
+
+    def files(self, row: Row) -> dict[str, tuple[str, bytes]]:
+        """What of a row becomes a file: its key to the file's suffix and content."""
+        return {}
+
+    # -- measuring --------------------------------------------------------------------------------------
+
+    def measure(self, outputs: Any, targets: Any) -> Metrics:
+        """The field's metrics over a whole set at once."""
+        raise NotImplementedError
+
+    def validate(self, outputs: Any, targets: Any) -> dict[str, float]:
+        """The few figures that are cheap enough for every epoch, by name."""
+        raise NotImplementedError
+
+    def sections(self, metrics: Metrics) -> list[Section]:
+        """What a report shows of the metrics; nothing by default."""
+        return []
+
+    def pictures(self, metrics: Metrics) -> dict[str, Any]:
+        """What TensorBoard shows of them, uint8 [C, H, W] by name, arrays or tensors; nothing by default."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Scored(Answer):
+    """One of some names, and a number for each of them."""
+
+    names: Sequence[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(map(str, self.names)))
+
+    def is_row(self, row: Row) -> bool:
+        return self.key in row and row[self.scores].keys() == set(self.names)
+
+    def schema(self) -> dict[str, Any]:
+        scores = {"type": "object", "additionalProperties": {"type": "number"}}
+        properties = {self.key: {"type": "string"}, self.scores: scores}
+        return {"type": "object", "required": [self.key, self.scores], "properties": properties}
+
+    @property
+    def columns(self) -> list[str]:
+        return [self.key, *self.names]
+
+    def cells(self, row: Row) -> list[Any]:
+        scores = row.get(self.scores, {})
+        return [row.get(self.key, ""), *(scores.get(name, "") for name in self.names)]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model in use.
+
+    Attributes:
+        input: how raw input is read.
+        answer: what comes out.
+        predict: a list of decoded inputs to a row of the answer for each.
+        model: the network that `predict` calls, for those who change how it is computed (number format, export).
+        explain: a decoded input and the number of one of the answer's names to what speaks for it: of an image a heat
+            map [h, w] in 0..1 over the square that the model sees, of a text spans that are scored. Where it is None an
+            image is explained by its `model` and a text by its words.
+        play: makes a game in which the model acts.
+    """
+
+    input: Kind
+    answer: Answer
+    predict: Callable[[Sequence[Any]], list[Row]]
+    model: nn.Module | None = None
+    explain: Callable[[Any, int], Any] | None = None
+    play: Callable[[], Game] | None = None
