@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from common import cli, example
-from common.command import exit_with, print_json
+from common.command.exits import exit_with, print_json
 from common.errors import UserError
 
 COLUMNS = ("name", "task", "data", "model", "headline", "time", "command")

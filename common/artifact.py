@@ -14,11 +14,11 @@ from common.files import check_links, inside, write_json, write_whole
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from common.exported import Export
     from common.kinds.answer import Answer
     from common.kinds.base import Kind
     from common.metrics import Metrics
-    from common.run import Run
+    from common.program import Export
+    from common.training.run import Run
 
 FORMAT = 1
 
@@ -112,7 +112,7 @@ def save(
     """
     from safetensors.torch import save as to_bytes
 
-    from common import distributed
+    from common.machine import distributed
 
     if inputs is not None:
         run.usage = inputs.usage
@@ -195,7 +195,7 @@ def _check(entries: Any, fields: dict[str, tuple[str, Callable[[Any], bool]]], w
 
 
 def _export(entry: Any, where: str) -> Export:
-    from common.exported import Export
+    from common.program import Export
 
     if not isinstance(entry, dict):
         raise UserError(f'{where}: "export" is no object.', "Export the model again.")

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from common import arguments
-from common.call import Options
-from common.command import exit_with
+from common.command import arguments
+from common.command.arguments import Options
+from common.command.execute import execute, execute_seeds
+from common.command.exits import exit_with
 from common.example import Example
-from common.execute import execute, execute_seeds
-from common.sagemaker import launch
+from common.sagemaker.training import launch
 
 
 def main(example: Example, given: Sequence[str] | None = None) -> NoReturn:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common import command
+from common.command import exits as command
 from common.errors import UserError
 from common.serve.settings import Place, Settings
 

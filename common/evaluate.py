@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from common import artifact, command, example, trust
+from common import artifact, example, trust
+from common.command import exits as command
 
 
 def main(
@@ -22,7 +23,7 @@ def main(
     config = declared.config().with_values(saved.config)
     if data_dir is not None:
         config = config.with_values({"data_dir": data_dir})
-    from common import device  # here: a mistake in the arguments is said without waiting for torch
+    from common.machine import device  # here: a mistake in the arguments is said without waiting for torch
 
     device.set_threads()
     example.predictor_of(saved)  # says in one line what is wrong with the model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from common.config import Config
     from common.kinds.answer import Predictor
     from common.metrics import Metrics
-    from common.run import Run
+    from common.training.run import Run
 
 DOMAINS = ("vision", "nlp", "rl", "generative", "research")
 
@@ -73,7 +74,12 @@ def names() -> list[str]:
     """The modules that declare an example, found by reading the domains' files without running them."""
     root = Path(__file__).parent.parent
     files = [file for domain in DOMAINS for file in sorted((root / domain).rglob("*.py"))]
-    return [".".join(f.relative_to(root).with_suffix("").parts) for f in files if _declares_example(f)]
+    return [_name(f.relative_to(root)) for f in files if _declares_example(f)]
+
+
+def _name(file: Path) -> str:
+    """What `python -m` calls a file: `nlp/speech.py` is nlp.speech, `rl/dqn/__main__.py` is rl.dqn."""
+    return ".".join(file.with_suffix("").parts).removesuffix(".__main__")
 
 
 def get(name: str) -> Example:
@@ -85,8 +91,10 @@ def get(name: str) -> Example:
 
 
 def declared_in(module: str) -> Example:
-    """The example that a module of ours declares; the one place that imports a module by its name."""
-    example: Example = importlib.import_module(module).example
+    """The example that `python -m MODULE` runs; the one place that imports a module by its name."""
+    spec = importlib.util.find_spec(module)
+    folder = spec is not None and spec.submodule_search_locations is not None
+    example: Example = importlib.import_module(f"{module}.__main__" if folder else module).example
     return example
 
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.data.image_sources import ImageData, Images
-from common.device import isolated_rng
+from common.data.images.sources import ImageData, Images
 from common.errors import UserError
+from common.machine.device import isolated_rng
 
 FEATURES = 64
 FILE = "quality.safetensors"  # the classifier's weights, in a run's folder and in its artifact

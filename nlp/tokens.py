@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.kinds.text import TextInput
-from nlp.models import PAD, UNKNOWN
+from nlp.classify.networks import PAD, UNKNOWN
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

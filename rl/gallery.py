@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common import frames, plots, report
 from common.errors import UserError
-from rl.acting import Played, one_thread, play
+from common.report import frames, plots
+from common.report import page as report
 from rl.environments import Environments
+from rl.playing import Played, one_thread, play
 
 Values = Callable[[Tensor], Tensor]  # observations [N, *shape] to the value of every action, [N, A]
 

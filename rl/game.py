@@ -9,8 +9,8 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from common import frames
 from common.kinds.game import Scene
+from common.report import frames
 from rl.environments import Environments
 from rl.gallery import picture
 

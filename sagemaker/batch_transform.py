@@ -17,12 +17,13 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import trust
-from common.sagemaker import batch, options
-from common.sagemaker.job import Where
-from common.sagemaker.transform import Settings
+from common.command import arguments
+from common.sagemaker.training.job import Where
+from common.sagemaker.transform import main as batch
+from common.sagemaker.transform.here import Settings
 
 
-@options.takes(settings=Settings, where=Where)
+@arguments.takes(settings=Settings, where=Where)
 def main(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a run's folder, model.tar.gz, a job, or s3://…")],
     data: Annotated[str, typer.Argument(metavar="INPUT", help="a file, a folder, or s3://BUCKET/PREFIX")],
@@ -40,4 +41,4 @@ def main(
 
 
 if __name__ == "__main__":
-    options.run("python sagemaker/batch_transform.py", main)
+    arguments.run_script("python sagemaker/batch_transform.py", main)

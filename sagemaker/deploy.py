@@ -18,9 +18,10 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import trust
-from common.sagemaker import endpoints, options
-from common.sagemaker.hosting import Hosting
-from common.sagemaker.job import Where
+from common.command import arguments
+from common.sagemaker.hosting import main as endpoints
+from common.sagemaker.hosting.aws import Hosting
+from common.sagemaker.training.job import Where
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of the endpoint")]
 Source = Annotated[
@@ -28,7 +29,7 @@ Source = Annotated[
 ]
 
 
-@options.takes(hosting=Hosting, where=Where)
+@arguments.takes(hosting=Hosting, where=Where)
 def create(
     model: Source,
     hosting: Hosting,
@@ -41,14 +42,14 @@ def create(
     endpoints.create(model, name, hosting, where)
 
 
-@options.takes(hosting=Hosting, where=Where)
+@arguments.takes(hosting=Hosting, where=Where)
 def update(name: Name, model: Source, hosting: Hosting, where: Where, trust_export: trust.Flag = False) -> None:
     """Puts another model or other instances behind an endpoint, which serves meanwhile."""
     trust.allow(trust_export)
     endpoints.update(name, model, hosting, where)
 
 
-@options.takes(where=Where)
+@arguments.takes(where=Where)
 def invoke(
     name: Name,
     where: Where,
@@ -62,11 +63,11 @@ def invoke(
     sys.stdout.buffer.write(endpoints.invoke(name, body, kind, accept, where).rstrip(b"\n") + b"\n")
 
 
-@options.takes(where=Where)
+@arguments.takes(where=Where)
 def delete(name: Name, where: Where) -> None:
     """Removes an endpoint and everything that was made with it."""
     endpoints.delete(name, where)
 
 
 if __name__ == "__main__":
-    options.run("python sagemaker/deploy.py", create, update, invoke, delete)
+    arguments.run_script("python sagemaker/deploy.py", create, update, invoke, delete)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.command import run
+from common.command.exits import run
 from common.sagemaker.jobs import main
 
 if __name__ == "__main__":

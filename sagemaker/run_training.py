@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.sagemaker.launch import main
+from common.sagemaker.training.launch import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
-"""Runs in the container of a training job: any example, by its hyperparameters. See common/sagemaker/entry.py."""
+"""Runs in the container of a training job: any example; see common/sagemaker/container/entry.py."""
 
-from common.sagemaker.entry import main
+from common.sagemaker.container.entry import main
 
 if __name__ == "__main__":
     main()

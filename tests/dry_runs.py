@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from common.sagemaker import dry_run
-from common.sagemaker.job import Place
+from common.sagemaker.account import dry_run
+from common.sagemaker.training.job import Place
 from tests.strict import problems
 
 BUCKET = "sagemaker-us-east-1-123456789012"

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from common import device as devices
+from common.machine import device as devices
 
 aten = torch.ops.aten
 MIXED = "Expected all tensors to be on the same device, but found at least two devices"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from common.sagemaker.processes import free_port
+from common.sagemaker.training.processes import free_port
 from tests.warm import ROOT, Process
 
 

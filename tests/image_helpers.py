@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from common.data.image_data import ImageData, Images
-from common.data.image_sources import load_images
+from common.data.images.sources import load_images
+from common.data.images.splits import ImageData, Images
 from common.errors import UserError
 
 NOWHERE = "http://127.0.0.1:9/"  # nothing listens there: what being offline is like

@@ -109,7 +109,7 @@ def untrained(folder: Path, name: str, network: nn.Module, inputs: Any, config: 
 
 def generator(folder: Path, classes: Sequence[str] = ()) -> Path:
     """The artifact of a GAN that has learned nothing."""
-    from generative import gan
+    from generative.gan import __main__ as gan
 
     config = gan.GanConfig.tiny()
     network = gan.build_generator(config, len(classes), 1)
@@ -118,7 +118,7 @@ def generator(folder: Path, classes: Sequence[str] = ()) -> Path:
 
 def table(folder: Path) -> Path:
     """The artifact of a classifier of rows of two columns; the second class is likelier the larger they are."""
-    from research import ladder
+    from research.ladder import __main__ as ladder
 
     last = ladder.LogisticRegression(2)
     nn.init.ones_(last.linear.weight)

@@ -25,7 +25,7 @@ class _Tape(TorchDispatchMode):
 
 
 def tape(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Records a function as `common.step.cuda_graph` does.
+    """Records a function as `common.training.step.cuda_graph` does.
 
     On the CPU recording can't be done without running: the first replay, which follows at once, does nothing.
     """

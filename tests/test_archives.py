@@ -12,8 +12,8 @@ import pytest
 
 from common import archives
 from common.errors import UserError
-from common.sagemaker import models
-from common.sagemaker.staging import pack
+from common.sagemaker.container.staging import pack
+from common.sagemaker.hosting import models
 from tests.sagemaker_helpers import artifact_of
 
 MEGABYTE = 2**20

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from common.checkpoint import Checkpoints, read
 from common.errors import UserError
 from common.files import explain_write_errors, write_json, write_whole
+from common.training.checkpoint import Checkpoints, read
 
 
 def test_save_load_and_keep_the_newest(tmp_path: Path) -> None:

@@ -15,12 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from common import artifact
-from common.cli import Options, execute, main
-from common.data.text_sources import load_texts
+from common.cli import main
+from common.command.arguments import Options
+from common.command.execute import execute
+from common.data.texts.sources import load_texts
 from common.errors import UserError
 from common.example import predictor_of
-from common.run import Run
-from nlp import baseline, classify, explain, models, pretrained
+from common.training.run import Run
+from nlp.classify import __main__ as classify
+from nlp.classify import baseline, explain, pretrained
+from nlp.classify import networks as models
 from nlp.tokens import TokenInput, encode, places, train_tokenizer
 from tests.helpers import same
 from tests.test_resume import Crash, assert_same_end, crash_after

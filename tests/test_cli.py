@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from common import example, training
-from common.arguments import with_resume_value
+from common import example
+from common.command.arguments import Options, with_resume_value
+from common.command.execute import execute
 from common.errors import UserError
-from common.execute import Options, execute
+from common.training import fit as training
 from tests import toy
 from tests.helpers import final_weights, mistake, only_run, python, result, same, warm
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from common.run import Run
+from common.training.run import Run
 from tests.test_resume import Crash, crash_after
 
 KEYS = {"model", "accuracy", "parameters", "flops", "latency_ms", "images_per_second", "train_seconds"}

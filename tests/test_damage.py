@@ -14,11 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from common import command, example, predict
+from common import example
+from common.command import exits as command
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
-from common.execute import Options, execute
 from common.metrics import Metrics
-from common.run import Run
+from common.predict import __main__ as predict
+from common.training.run import Run
 
 BAD: tuple[Any, ...] = (None, 5, -1, "x", [], {})
 CONTENTS = (b"", b"{", b"[]", b"null", b"\xff\xfe", b"\0" * 100, b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}")

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from common import device
 from common.config import Config
 from common.errors import UserError
 from common.files import write_json
-from common.run import Run
+from common.machine import device
+from common.training.run import Run
 from tests.helpers import same
 from vision import models
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.data.image_arrays import npz
-from common.data.text_sources import load_texts
+from common.data.images.arrays import npz
+from common.data.texts.sources import load_texts
 from common.errors import UserError
 from vision import models
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.distributed import SyncBatchNorm, synchronize_batch_norm
+from common.machine.distributed import SyncBatchNorm, synchronize_batch_norm
 from tests.helpers import final_weights, only_run, ranks, result, same, torchrun, warm
 
 ARGUMENTS = ["-m", "tests.toy", "--json", "--dropout", "0", "--epochs", "2"]

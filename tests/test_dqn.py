@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from common import artifact
-from common.cli import Options, execute
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
-from rl import dqn
-from rl.acting import Actor, play
-from rl.dqn import DQNConfig
+from rl.dqn import __main__ as dqn
+from rl.dqn.__main__ import DQNConfig
+from rl.dqn.losses import losses, project
+from rl.dqn.networks import NoisyLinear, QNetwork
+from rl.dqn.replay import Batch, Replay
 from rl.environments import TINY, Environments, best_return
-from rl.losses import losses, project
-from rl.networks import NoisyLinear, QNetwork
-from rl.replay import Batch, Replay
+from rl.playing import Actor, play
 from tests import diary
 from tests.diary import reward_of
 from tests.helpers import final_weights, last_checkpoint, same

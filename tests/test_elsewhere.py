@@ -13,11 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import artifact, device, example
+from common import artifact, example
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import Interrupted
-from common.execute import Options, execute
-from common.run import Run
-from common.tracking import Window
+from common.machine import device
+from common.training.run import Run
+from common.training.tracking import Window
 from tests.elsewhere import Elsewhere, Generator, stand_in
 from tests.helpers import only_run
 from tests.test_golden import close, first_losses

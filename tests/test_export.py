@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from common import artifact, example
-from common.execute import Options, execute
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.export import capture, compiled, formats, table
 from common.export.capture import Watched
 from common.export.compare import Row
@@ -196,7 +197,8 @@ def test_evaluate_predict_and_serve_take_an_export(
 ) -> None:
     from fastapi.testclient import TestClient
 
-    from common import evaluate, predict
+    from common import evaluate
+    from common.predict import __main__ as predict
     from common.serve.app import create_app
     from common.serve.models import load_models
 
@@ -246,7 +248,7 @@ def test_the_table_has_every_export_of_the_run(runs: Runs, exports: Exports) -> 
 def test_a_pretrained_network_exports(runs: Runs, tmp_path: Path) -> None:
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-    from common.data.text_sources import load_texts
+    from common.data.texts.sources import load_texts
     from nlp.tokens import train_tokenizer
 
     tokenizer = train_tokenizer(load_texts("synthetic").train.texts, 64, 500)

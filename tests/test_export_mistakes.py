@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from common import artifact, command, example, trust
-from common.execute import Options, execute
+from common import artifact, example, trust
+from common.command import exits as command
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.export import formats
 from common.export.__main__ import main
 from common.export.export import export

@@ -17,13 +17,15 @@ from typing import Any
 import pytest
 
 from common import artifact
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
 from common.example import get, names
-from common.execute import Options, execute
-from common.sagemaker import contract, fast_local, staging
-from common.sagemaker.contract import Tree
-from common.sagemaker.fast_local import Outcome
-from common.sagemaker.job import Place, TrainingJob, training_job
+from common.sagemaker.container import contract, staging
+from common.sagemaker.container.contract import Tree
+from common.sagemaker.training import here as fast_local
+from common.sagemaker.training.here import Outcome
+from common.sagemaker.training.job import Place, TrainingJob, training_job
 from tests.helpers import ROOT, environment, final_weights, same
 from tests.test_sagemaker_contract import drivers, toolkit
 

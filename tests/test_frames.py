@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common import frames, report
+from common.report import frames
+from common.report import page as report
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

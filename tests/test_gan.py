@@ -17,12 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common import artifact, frames
-from common.cli import Options, execute
+from common import artifact
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
-from common.run import Run
-from generative import gallery, gan, losses, quality
-from generative.networks import SIZES, Discriminator, Generator, UpConv2d
+from common.report import frames
+from common.training.run import Run
+from generative import quality
+from generative.gan import __main__ as gan
+from generative.gan import gallery, losses
+from generative.gan.networks import SIZES, Discriminator, Generator, UpConv2d
 from tests.helpers import final_weights, same
 from tests.test_resume import Crash, assert_same_end, crash_after
 

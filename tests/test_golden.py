@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from common import artifact, example
-from common.execute import Options, execute
-from common.tracking import read_history
+from common.command.arguments import Options
+from common.command.execute import execute
+from common.training.tracking import read_history
 
 FOLDER = Path(__file__).parent / "golden"
 KEPT = 2  # of the first lines of a training

@@ -14,10 +14,13 @@ import pytest
 
 from common import example as catalogue
 from common.errors import UserError
-from common.sagemaker import endpoints, hosting, local_endpoints, models, server
-from common.sagemaker.account import Account
-from common.sagemaker.hosting import Hosting
-from common.sagemaker.job import NAME, Where
+from common.sagemaker.account.session import Account
+from common.sagemaker.hosting import aws as hosting
+from common.sagemaker.hosting import here as local_endpoints
+from common.sagemaker.hosting import main as endpoints
+from common.sagemaker.hosting import models, server
+from common.sagemaker.hosting.aws import Hosting
+from common.sagemaker.training.job import NAME, Where
 from tests.helpers import ROOT, environment
 from tests.sagemaker_helpers import BUCKET, IMAGE, REGION, ROLE, Requests, account, artifact_of
 
@@ -273,8 +276,9 @@ def test_a_model_is_found_by_run_archive_job_and_uri(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a text classifier."""
-    from common.execute import Options, execute
-    from nlp.classify import example
+    from common.command.arguments import Options
+    from common.command.execute import execute
+    from nlp.classify.__main__ import example
 
     out = tmp_path_factory.mktemp("hosting")
     return Path(execute(example, Options(out=str(out), tiny=True, quiet=True), {})["run"])

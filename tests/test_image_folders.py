@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.data import image_data
-from common.data.image_data import ImageData
-from common.data.image_sources import load_images
+from common.data.images import splits as image_data
+from common.data.images.sources import load_images
+from common.data.images.splits import ImageData
 from tests.image_helpers import (
     assert_disjoint,
     counts,

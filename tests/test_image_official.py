@@ -14,8 +14,9 @@ import pytest
 import torch
 import torchvision.datasets
 
-from common.data import image_folders, image_official
-from common.data.image_sources import load_images
+from common.data.images import folders as image_folders
+from common.data.images import official as image_official
+from common.data.images.sources import load_images
 from common.errors import UserError
 from tests.image_helpers import (
     NOWHERE,

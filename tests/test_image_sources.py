@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.data import image_official
-from common.data.image_data import available_memory
-from common.data.image_sources import SOURCES, load_images
+from common.data.images import official as image_official
+from common.data.images.sources import SOURCES, load_images
+from common.data.images.splits import available_memory
 from common.data.splits import stratified
 from common.errors import UserError
 from tests.image_helpers import (

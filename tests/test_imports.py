@@ -37,7 +37,9 @@ def test_torch_torchvision_and_torchaudio_work_together() -> None:
 
 
 def test_importing_loads_no_heavy_library() -> None:
-    modules = "common.cli, common.predict, common.demo, common.tune.__main__, common.export.__main__, vision.train"
+    modules = (
+        "common.cli, common.predict.__main__, common.demo, common.tune.__main__, common.export.__main__, vision.train"
+    )
     code = f"import {modules}, sys, json; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
     process = python("-c", code)
     assert process.returncode == 0, process.stderr
@@ -45,8 +47,8 @@ def test_importing_loads_no_heavy_library() -> None:
 
 
 def test_these_commands_come_up_without_torch() -> None:
-    modules = ["common.predict", "common.evaluate", "common.serve.__main__", "common.demo"]
-    modules += [f"common.sagemaker.{name}" for name in ("launch", "jobs", "batch", "endpoints")]
+    modules = ["common.predict.__main__", "common.evaluate", "common.serve.__main__", "common.demo"]
+    modules += [f"common.sagemaker.{name}" for name in ("training.launch", "jobs", "transform.main", "hosting.main")]
     process = python("-c", f"import {', '.join(modules)}, sys; print('torch' in sys.modules)")
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip() == "False"

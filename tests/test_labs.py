@@ -20,8 +20,8 @@ import pytest
 
 from common.errors import UserError
 from common.example import get
-from common.predict import Source, predict_all
-from common.sagemaker import models
+from common.predict.__main__ import Source, predict_all
+from common.sagemaker.hosting import models
 from tests.helpers import ROOT
 
 pytest.importorskip("nbformat", reason="pip install -e '.[labs]'")

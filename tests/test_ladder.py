@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common import artifact
-from common.cli import Options, execute
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.data.tables import Rows, Standardize, load_table
 from common.errors import UserError
 from common.metrics import paired_interval
-from common.run import Run
-from research import ladder, ladder_page
-from research.ladder import LadderConfig
+from common.training.run import Run
+from research.ladder import __main__ as ladder
+from research.ladder import page as ladder_page
+from research.ladder.__main__ import LadderConfig
 from tests.helpers import python
 
 
@@ -186,6 +188,7 @@ def test_a_mistake_is_named_and_leaves_nothing(said: dict[str, Any], text: str, 
 
 
 def test_importing_it_loads_no_heavy_library() -> None:
-    code = "import research.ladder, sys, json; print(json.dumps([m for m in ('sklearn', 'scipy') if m in sys.modules]))"
+    heavy = "[m for m in ('sklearn', 'scipy') if m in sys.modules]"
+    code = f"import research.ladder.__main__, sys, json; print(json.dumps({heavy}))"
     process = python("-c", code)
     assert process.stdout.strip() == "[]", process.stderr

@@ -11,10 +11,10 @@ import pytest
 
 from common import cli, example
 from common.errors import UserError
-from common.sagemaker import launch
-from common.sagemaker.fast_local import Outcome
-from common.sagemaker.job import Place, TrainingJob, normal_mode, training_job
-from common.sagemaker.spare import Spare
+from common.sagemaker.training import launch
+from common.sagemaker.training.here import Outcome
+from common.sagemaker.training.job import Place, TrainingJob, normal_mode, training_job
+from common.sagemaker.training.spare import Spare
 from tests.helpers import ROOT, python
 
 

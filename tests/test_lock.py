@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from common import files, lock
-from common.cli import Options, execute
+from common import files
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
 from common.files import sweep, write_whole
-from common.run import Run
+from common.training import lock
+from common.training.run import Run
 from tests import toy
 from tests.helpers import ROOT, Process, environment, mistake, only_run, ranks, warm
 from tests.test_resume import Crash, crash_after, run_toy

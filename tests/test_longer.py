@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
 from common.example import get
-from common.execute import Options, execute
-from common.run import Run
-from common.tracking import read_history
+from common.training.run import Run
+from common.training.tracking import read_history
 from tests import toy
 from tests.helpers import final_weights, last_checkpoint, same
 from tests.test_resume import Crash

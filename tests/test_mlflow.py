@@ -11,9 +11,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from common import artifact, example, mlflow_tracking
-from common.execute import Options, execute
-from common.tracking import read_history
+from common import artifact, example
+from common.command.arguments import Options
+from common.command.execute import execute
+from common.mlflow import tracking as mlflow_tracking
+from common.training.tracking import read_history
 from tests.helpers import mistake, warm
 
 mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")

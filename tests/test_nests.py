@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from common import nests
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.data.loaders import Loader
 from common.errors import Interrupted
-from common.execute import Options, execute
-from common.run import Run
-from common.tracking import read_history
-from common.training import predict_all
+from common.machine import nests
+from common.training.fit import predict_all
+from common.training.run import Run
+from common.training.tracking import read_history
 from tests import words
 from tests.helpers import final_weights, only_run, ranks, result, same
 

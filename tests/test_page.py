@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.example import get
-from common.execute import Options, execute
 from common.kinds.answer import Predictor
 from common.kinds.labels import Labels
 from common.kinds.text import TextInput

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from common import artifact
-from common.cli import Options, execute
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.kinds.labels import Labels
-from common.run import Run
+from common.training.run import Run
 from tests.helpers import ROOT, environment, mistake, warm
 from tests.test_resume import Crash, crash_after
 from vision.train import example

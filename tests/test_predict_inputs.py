@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common import artifact, example, frames, predict
+from common import artifact, example
 from common.errors import UserError
 from common.kinds.action import Action
 from common.kinds.answer import Predictor
@@ -26,6 +26,8 @@ from common.kinds.observation import ObservationInput
 from common.kinds.picture import Picture
 from common.kinds.seed import SeedInput
 from common.kinds.text import TextInput
+from common.predict import __main__ as predict
+from common.report import frames
 from tests.fuzz import NPYS
 
 

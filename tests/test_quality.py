@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.data.image_sources import load_images
+from common.data.images.sources import load_images
 from common.errors import UserError
 from generative import quality
 

@@ -17,11 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from common import frames, plots, report
 from common.errors import UserError
 from common.kinds import labels
 from common.kinds.labels import Labels
 from common.metrics import Metrics
+from common.report import frames, plots
+from common.report import page as report
 
 EVIL = '<script>alert("1")</script>'
 VOID = {"meta", "img", "wbr", "br", "link", "input", "hr"}

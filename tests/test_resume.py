@@ -18,12 +18,14 @@ import pytest
 import torch
 from torch import nn
 
-from common import artifact, checkpoint
-from common.checkpoint import Checkpoints
-from common.cli import Options, execute
+from common import artifact
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import Interrupted, UserError
 from common.metrics import Metrics
-from common.run import Run
+from common.training import checkpoint
+from common.training.checkpoint import Checkpoints
+from common.training.run import Run
 from tests import toy
 from tests.helpers import ROOT, Process, environment, final_weights, last_checkpoint, only_run, same, warm
 

@@ -16,8 +16,13 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from common.sagemaker import account, jobs, launch, local, prices, training
-from common.sagemaker.job import Place, training_job
+from common.sagemaker import jobs
+from common.sagemaker.account import prices
+from common.sagemaker.account import session as account
+from common.sagemaker.training import aws as training
+from common.sagemaker.training import docker as local
+from common.sagemaker.training import launch
+from common.sagemaker.training.job import Place, training_job
 from tests.helpers import ROOT, python
 from tests.strict import problems
 

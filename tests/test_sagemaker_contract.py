@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from common import example
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.config import Config, option
 from common.errors import UserError
-from common.execute import Options, execute
-from common.sagemaker import contract, entry
-from common.sagemaker.contract import Host, Tree
-from common.sagemaker.job import NAME, job_name, metric_definitions
+from common.sagemaker.container import contract, entry
+from common.sagemaker.container.contract import Host, Tree
+from common.sagemaker.training.job import NAME, job_name, metric_definitions
 from tests import toy
 
 DIALECTS = ("v3", "classic")

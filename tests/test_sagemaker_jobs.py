@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from common.sagemaker import jobs, watch
-from common.sagemaker.account import tags
+from common.sagemaker import jobs
+from common.sagemaker.account import watch
+from common.sagemaker.account.session import tags
 
 pytest.importorskip("sagemaker.core")
 

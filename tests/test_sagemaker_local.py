@@ -13,8 +13,8 @@ import pytest
 
 from common.errors import UserError
 from common.example import get, names
-from common.sagemaker import local
-from common.sagemaker.job import Place, training_job
+from common.sagemaker.training import docker as local
+from common.sagemaker.training.job import Place, training_job
 
 pytest.importorskip("sagemaker.core")
 

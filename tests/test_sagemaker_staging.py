@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.sagemaker import staging
-from common.sagemaker.staging import pack, requirements, stage
+from common.sagemaker.container import staging
+from common.sagemaker.container.staging import pack, requirements, stage
 
 
 @pytest.fixture

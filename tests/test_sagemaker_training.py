@@ -18,9 +18,12 @@ import pytest
 from common import archives
 from common.errors import UserError
 from common.example import names
-from common.sagemaker import results, staging, training, watch
-from common.sagemaker.account import Account, session
-from common.sagemaker.job import Place, TrainingJob, training_job
+from common.sagemaker.account import watch
+from common.sagemaker.account.session import Account, session
+from common.sagemaker.container import staging
+from common.sagemaker.training import aws as training
+from common.sagemaker.training import results
+from common.sagemaker.training.job import Place, TrainingJob, training_job
 from tests.dry_runs import BUCKET, DRY, ROLE, one_session, only_request  # noqa: F401  a fixture of this module
 
 pytest.importorskip("sagemaker.core")

@@ -15,8 +15,11 @@ import pytest
 from common.config import Range
 from common.errors import UserError
 from common.example import get, names
-from common.sagemaker import contract, dry_run, tuning, tuning_aws
-from common.sagemaker.job import Place
+from common.sagemaker.account import dry_run
+from common.sagemaker.container import contract
+from common.sagemaker.training.job import Place
+from common.sagemaker.tuning import aws as tuning_aws
+from common.sagemaker.tuning import main as tuning
 from tests.dry_runs import BUCKET, DRY, ROLE, one_session, only_request  # noqa: F401  a fixture of this module
 
 pytest.importorskip("sagemaker.core")

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from common import plots
-from common.cli import Options, execute, execute_seeds
+from common.cli import execute_seeds
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
+from common.report import plots
 from tests import toy
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.cli import Options, execute
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.data.loaders import Batch
 from common.data.sequences import SequenceLoader, Sequences
 from common.kinds.labels import Labels
 from common.metrics import Metrics
-from common.run import Run
-from common.training import fit, make_optimizer, predict_all
+from common.training.fit import fit, make_optimizer, predict_all
+from common.training.run import Run
 from tests import toy
 
 CPU = torch.device("cpu")

@@ -28,7 +28,7 @@ from common.artifact import load as load_artifact
 from common.errors import UserError
 from common.kinds.answer import Predictor
 from common.kinds.row import RowInput
-from common.sagemaker.processes import free_port
+from common.sagemaker.training.processes import free_port
 from common.serve import container
 from common.serve.__main__ import main as command_line
 from common.serve.app import create_app

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
 from common.example import get
-from common.execute import Options, execute
-from common.run import Run
+from common.training.run import Run
 from common.tune.space import space_of
 from tests import toy
 from vision.train import TrainConfig, prepare
@@ -111,7 +112,7 @@ def test_tuning_begins_with_the_settings_that_fit_the_data(photos: str) -> None:
 
 def test_a_default_batch_is_shared_equally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "run", "tests.toy", toy.ToyConfig(), quiet=True)
-    monkeypatch.setattr("common.distributed.world", lambda: 3)
+    monkeypatch.setattr("common.machine.distributed.world", lambda: 3)
     assert run.settle(toy.ToyConfig(), samples=480).batch_size == 63
 
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import step
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.example import get
-from common.execute import Options, execute
-from common.step import WARM_UP, Recorded, Step
+from common.training import step
+from common.training.step import WARM_UP, Recorded, Step
 from tests import toy
 from tests.helpers import final_weights, same
 from tests.tape import tape

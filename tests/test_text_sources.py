@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.data import text_docstrings
-from common.data.text_sources import SOURCES, load_texts
+from common.data.texts import docstrings as text_docstrings
+from common.data.texts.sources import SOURCES, load_texts
 from common.errors import UserError
 from tests.test_texts import sentences
 

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from common.data.texts import Texts, fingerprint, near_duplicates, official, split
+from common.data.texts.splits import Texts, fingerprint, near_duplicates, official, split
 from common.errors import UserError
 
 

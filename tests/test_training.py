@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from common.config import Config
-from common.run import Run
-from common.step import MovingAverage
-from common.tracking import read_history
+from common.training.run import Run
+from common.training.step import MovingAverage
+from common.training.tracking import read_history
 
 
 def test_a_moving_average_follows_the_formula_and_copies_whole_numbers() -> None:

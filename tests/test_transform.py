@@ -16,11 +16,14 @@ from PIL import Image
 from common import example as catalogue
 from common.errors import UserError
 from common.kinds.labels import Labels
-from common.sagemaker import batch, models, transform, transform_jobs
-from common.sagemaker.batches import LINE, NONE, File, Format, find_files, format_of, pieces
-from common.sagemaker.job import Where
-from common.sagemaker.server import Answer, Server
-from common.sagemaker.transform import Job, Settings, send_all
+from common.sagemaker.hosting import models
+from common.sagemaker.hosting.server import Answer, Server
+from common.sagemaker.training.job import Where
+from common.sagemaker.transform import aws as transform_jobs
+from common.sagemaker.transform import here as transform
+from common.sagemaker.transform import main as batch
+from common.sagemaker.transform.files import LINE, NONE, File, Format, find_files, format_of, pieces
+from common.sagemaker.transform.here import Job, Settings, send_all
 from tests.sagemaker_helpers import BUCKET, IMAGE, REGION, ROLE, Requests, account, artifact_of
 
 LINES = Format("application/jsonlines", LINE)
@@ -176,7 +179,7 @@ class SageMaker:
 
     def __init__(self, boto: Any, monkeypatch: pytest.MonkeyPatch, fail: str = "nothing") -> None:
         self._s3, self._fail = boto.client("s3"), fail
-        monkeypatch.setattr("common.sagemaker.account.connect", lambda *_: (boto, REGION))
+        monkeypatch.setattr("common.sagemaker.account.session.connect", lambda *_: (boto, REGION))
         boto.events.register("provide-client-params.sagemaker.CreateTransformJob", self._work)
         boto.events.register("after-call.sagemaker.DescribeTransformJob", self._describe)
 
@@ -269,7 +272,8 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path: Path) -> None:
 
 def test_photos_through_the_real_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The same classes as common.predict gives, a broken photo named, KEY.out for the others."""
-    from common.execute import Options, execute
+    from common.command.arguments import Options
+    from common.command.execute import execute
     from vision.train import example
 
     done = execute(example, Options(out=str(tmp_path), tiny=True, quiet=True), {"model": "lenet"})

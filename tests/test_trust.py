@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 
 from common import artifact, example, trust
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
-from common.execute import Options, execute
 from common.export.export import export
-from common.exported import FORMATS, Format
 from common.files import check_links, inside
-from common.sagemaker import hosting, local_endpoints, models
-from common.sagemaker.hosting import Hosting
+from common.program import FORMATS, Format
+from common.sagemaker.hosting import aws as hosting
+from common.sagemaker.hosting import here as local_endpoints
+from common.sagemaker.hosting import models
+from common.sagemaker.hosting.aws import Hosting
 from tests.helpers import ROOT
 
 Command = Callable[..., "tuple[int, str, str]"]

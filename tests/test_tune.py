@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from common import example as examples
+from common.command.arguments import Options
 from common.config import Config, Range
 from common.errors import Interrupted, UserError
-from common.execute import Options
 from common.tune.__main__ import main as tune_main
 from common.tune.search import Limits, search
 from common.tune.space import Space, space_of
@@ -338,7 +338,7 @@ def test_without_optuna(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
 
 def refused(words: list[str], monkeypatch: Any, capsys: Any) -> str:
     """The error text of `python -m common.tune WORDS`, run in this process."""
-    from common import command
+    from common.command import exits as command
 
     monkeypatch.setattr(sys, "argv", ["common.tune", *words])
     with pytest.raises(SystemExit) as stop:

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from common import artifact
-from common.cli import Options, execute
-from common.data.image_sources import load_images
+from common.command.arguments import Options
+from common.command.execute import execute
+from common.data.images.sources import load_images
 from common.errors import UserError
 from common.kinds.image import ImageInput
-from common.run import Run
+from common.training.run import Run
 from tests.helpers import ROOT, environment, final_weights, mistake, only_run, python, same
 from tests.image_helpers import picture
 from tests.test_resume import Crash, assert_same_end, crash_after
@@ -187,7 +188,7 @@ def test_two_runs_in_the_same_second_get_folders_of_their_own(tmp_path: Path, mo
         folders.append(tiny(tmp_path, model="lenet", epochs=1, seed=2))
         return prepare(config)
 
-    monkeypatch.setattr("common.folders.datetime", Stopped)
+    monkeypatch.setattr("common.training.folders.datetime", Stopped)
     monkeypatch.setattr(train, "prepare", meanwhile)
     folders.append(tiny(tmp_path, model="lenet", epochs=1, seed=1))
     name = "20300102-030405-lenet-synthetic"

@@ -14,8 +14,8 @@ from common.data.loaders import Loader
 from common.example import Example
 from common.kinds.labels import Labels
 from common.metrics import Metrics
-from common.run import Run
-from common.training import FitConfig, fit, predict_all
+from common.training.fit import FitConfig, fit, predict_all
+from common.training.run import Run
 
 CLASSES = ("a", "b", "c")
 ANSWER = Labels(CLASSES)

@@ -18,8 +18,8 @@ from common.config import Config, option
 from common.data.loaders import Loader
 from common.example import Example
 from common.metrics import Metrics
-from common.run import Run
-from common.training import FitConfig, fit, mean_figures
+from common.training.fit import FitConfig, fit, mean_figures
+from common.training.run import Run
 
 LETTERS = 12
 PAD = -100  # what cross_entropy passes over

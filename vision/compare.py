@@ -18,12 +18,17 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from common import artifact, command, device, plots, report
-from common.cli import Options, execute
+from common import artifact
+from common.command import exits as command
+from common.command.arguments import Options
+from common.command.execute import execute
+from common.command.seeds import parse
 from common.errors import UserError, nearest
 from common.files import write_json
-from common.seeds import parse
-from common.tracking import read_history
+from common.machine import device
+from common.report import page as report
+from common.report import plots
+from common.training.tracking import read_history
 from vision import models
 from vision.models.layers import model_facts
 from vision.train import TrainConfig, example, load_model

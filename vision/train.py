@@ -15,21 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common import artifact, report
+from common import artifact
 from common.artifact import Artifact
 from common.config import Range, changed, option
 from common.data.augment import Augment, AugmentConfig
-from common.data.image_sources import SOURCES, ImageData, Images, load_images
+from common.data.images.sources import SOURCES, ImageData, Images, load_images
 from common.data.loaders import Loader
-from common.distributed import first
 from common.errors import UserError
 from common.example import Example
 from common.kinds.answer import Predictor, Row
 from common.kinds.image import ImageInput
 from common.kinds.labels import Labels
+from common.machine.distributed import first
 from common.metrics import Metrics
-from common.run import Run
-from common.training import FitConfig, fit, predict_all
+from common.report import page as report
+from common.training.fit import FitConfig, fit, predict_all
+from common.training.run import Run
 from vision import models
 
 # --- config ------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common import distributed, nests
-from common.device import isolated_rng, mix_seed
 from common.errors import UserError
+from common.machine import distributed, nests
+from common.machine.device import isolated_rng, mix_seed
 
-Batch: TypeAlias = tuple[Any, Any]  # inputs and targets, each any nest of B samples (`common.nests`)
+Batch: TypeAlias = tuple[Any, Any]  # inputs and targets, each any nest of B samples (`common.machine.nests`)
 Transform: TypeAlias = Callable[[Any, Any], Batch]
 
 

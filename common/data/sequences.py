@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.data.loaders import Loader, Transform
-from common.device import mix_seed
+from common.machine.device import mix_seed
 
 POOL = 50  # batches that are shuffled together before they are cut by length
 

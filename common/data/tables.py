@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from common.data.splits import stratified
-from common.device import mix_seed
 from common.errors import UserError, nearest
+from common.machine.device import mix_seed
 
 TABLES = ("breast-cancer", "synthetic")
 SPLIT = (0.6, 0.2, 0.2)  # train, valid, test

@@ -14,11 +14,12 @@ from typing import Annotated
 
 import typer
 
-from common import command, device
+from common.command import exits as command
 from common.errors import UserError, nearest
 from common.export import quantize
 from common.export.export import export
-from common.exported import FORMATS
+from common.machine import device
+from common.program import FORMATS
 
 
 def main(

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from common import device
 from common.errors import UserError
 from common.files import write_whole
+from common.machine import device
 
 CONFIG = {"freezing": True}  # lets the compiler lay the weights out as its kernels want them
 SAY_EVERY = 15.0  # seconds

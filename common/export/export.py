@@ -13,15 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import artifact, device, example, trust
+from common import artifact, example, trust
 from common.artifact import Artifact
 from common.config import read_json
 from common.errors import UserError
 from common.export import capture, compare, formats, quantize, table
 from common.export.capture import Sample, Watched
 from common.export.compare import Row
-from common.exported import Export
 from common.files import explain_write_errors, write_json
+from common.machine import device
+from common.program import Export
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "executorch": ("executorch",)}  # packages by format
 PLACE = "Free some space beside the run, or make its folder writable."

@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from common.errors import UserError
 from common.export import compiled
 from common.export.capture import Sample
-from common.exported import quietly
+from common.program import quietly
 
 FILES = {"torch-export": "model.pt2", "onnx": "model.onnx", "aoti": "model.aoti.pt2", "executorch": "model.pte"}
 LONGEST = 512  # of a text's dimension in ExecuTorch, which sets memory aside for the longest input

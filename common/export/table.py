@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from common import plots, report
 from common.config import read_json
 from common.files import write_json
+from common.report import page as report
+from common.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from common.kinds.game import Game
     from common.metrics import Metrics
-    from common.report import Section
+    from common.report.page import Section
 
 Row = dict[str, Any]  # JSON-able, one for each input
 

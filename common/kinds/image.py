@@ -18,9 +18,9 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import IMAGES
-from common.frames import png
 from common.kinds.base import Explain, Kind
 from common.kinds.heat import Looker
+from common.report.frames import png
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from common import plots, report
 from common.errors import UserError
 from common.kinds.answer import Row, Scored
 from common.metrics import Metrics, wilson
-from common.plots import ACCENT, GRID, INK, MUTED, PAPER, SECOND, canvas
+from common.report import page as report
+from common.report import plots
+from common.report.plots import ACCENT, GRID, INK, MUTED, PAPER, SECOND, canvas
 
 if TYPE_CHECKING:
     import numpy as np

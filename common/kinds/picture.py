@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from common import frames
 from common.kinds.answer import Answer, Row
+from common.report import frames
 
 
 @dataclass(frozen=True)

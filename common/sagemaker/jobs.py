@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from common.command import print_json, say
+from common.command.exits import print_json, say
 from common.errors import UserError, nearest
-from common.sagemaker import watch
-from common.sagemaker.account import PROJECT, connect, identity, require_sdk
-from common.sagemaker.models import explain_refusals
+from common.sagemaker.account import watch
+from common.sagemaker.account.session import PROJECT, connect, identity, require_sdk
+from common.sagemaker.hosting.models import explain_refusals
 
 ACTIONS = ("list", "show", "stop", "logs")
 MOST = 50  # of each kind are looked at, newest first: each costs a request for its tags

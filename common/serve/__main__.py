@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from common import command, trust
+from common import trust
+from common.command import exits as command
 from common.errors import UserError, nearest
 from common.serve.settings import MEGABYTE, Place, Settings
 

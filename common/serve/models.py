@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from common import artifact, device, example
+from common import artifact, example
 from common.artifact import Artifact
 from common.errors import UserError
 from common.kinds.answer import Predictor
+from common.machine import device
 from common.serve import formats
 from common.serve.batching import Batcher, Part, Row
 from common.serve.fold import fold_batch_norms

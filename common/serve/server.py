@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from common import device
 from common.errors import UserError
+from common.machine import device
 from common.serve.models import Model, load_models
 from common.serve.settings import Place, Settings
 

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from common import arguments, command
+from common.command import arguments
+from common.command import exits as command
 from common.errors import UserError, nearest
 from common.example import get
 from common.tune.search import Limits

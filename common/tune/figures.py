@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.config import Range
-from common.plots import ACCENT, GRID, INK, MUTED, SECOND, canvas
+from common.report.plots import ACCENT, GRID, INK, MUTED, SECOND, canvas
 from common.tune.space import Where
 from common.tune.study import Row
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from common import report
 from common.config import Range
 from common.metrics import Metrics
+from common.report import page as report
 from common.tune import figures
 from common.tune.found import Found, shown
 from common.tune.space import Where

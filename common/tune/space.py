@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from common.call import Options
+from common.command.arguments import Options
+from common.command.execute import asked_config
 from common.config import Config, Range, field_types, flag
 from common.errors import UserError
 from common.example import Example
-from common.execute import asked_config
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

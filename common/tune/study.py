@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.device import mix_seed
 from common.errors import UserError
 from common.files import explain_write_errors
+from common.machine.device import mix_seed
 from common.tune.space import Space, plain_ranges
 
 if TYPE_CHECKING:

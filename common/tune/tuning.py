@@ -11,14 +11,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common import checkpoint, command
-from common.call import Options
+from common.command import exits as command
+from common.command.arguments import Options
 from common.config import read_json
 from common.errors import Interrupted, UserError
 from common.example import Example
 from common.files import write_json
-from common.folders import find_run, new_folder
-from common.tracking import read_history
+from common.training import checkpoint
+from common.training.folders import find_run, new_folder
+from common.training.tracking import read_history
 from common.tune import page
 from common.tune.found import Found
 from common.tune.search import Limits, search
@@ -28,7 +29,7 @@ from common.tune.workers import Worker, train
 
 # What a run of an example imports late, and would again in every trial; the first of them for every optimiser.
 PRELOAD = [
-    "torch._dynamo", "common.execute", "torch.utils.tensorboard", "matplotlib.figure", "safetensors.torch",
+    "torch._dynamo", "common.command.execute", "torch.utils.tensorboard", "matplotlib.figure", "safetensors.torch",
     "sklearn.metrics",
 ]  # fmt: skip
 

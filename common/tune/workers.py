@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common import command, device
-from common.call import Options
+from common.command import exits as command
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.errors import UserError
 from common.example import declared_in
-from common.execute import execute
 from common.files import explain_write_errors
+from common.machine import device
 
 PATIENCE = 30.0  # seconds that a process gets to save and end when it is told to
 

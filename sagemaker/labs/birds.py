@@ -17,9 +17,9 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from common.command import run
+from common.command.exits import run
 from common.errors import UserError
-from common.folders import check_writable
+from common.training.folders import check_writable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -26,7 +26,7 @@ from typing import Any
 import birds  # first: it makes `common` importable
 
 from common.errors import UserError
-from common.sagemaker.job import Where, job_name
+from common.sagemaker.training.job import Where, job_name
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = Path(os.environ.get("LABS_WORK") or ROOT / "sagemaker" / "labs" / "runs").resolve()
@@ -48,7 +48,7 @@ def photos() -> Path:
 
 def held_out() -> Path:
     """A folder SPECIES/*.jpg with exactly the photos that the training job keeps for the test."""
-    from common.data.image_sources import load_images
+    from common.data.images.sources import load_images
 
     data = load_images(f"folder:{photos()}", seed=0)  # the seed of the training: it draws the same split
     folder = WORK / "test"
@@ -109,7 +109,7 @@ def _learn_others(folder: Path) -> None:
 
 
 def where(mode: str) -> Where:
-    """The mode and the folder of its results, as `common.sagemaker.endpoints` takes them."""
+    """The mode and the folder of its results, as `common.sagemaker.hosting.main` takes them."""
     return Where(execution_mode=mode, image=os.environ.get("SAGEMAKER_IMAGE"), out=str(WORK / mode))
 
 

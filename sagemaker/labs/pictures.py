@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.plots import ACCENT, INK, SECOND, canvas
+from common.report.plots import ACCENT, INK, SECOND, canvas
 
 BLUE, GREY, ORANGE, RED = ACCENT, SECOND, "#d1862b", "#b3261e"
 

@@ -22,7 +22,7 @@ from statistics import fmean, median
 
 import torch
 
-from common import device
+from common.machine import device
 from tests.bench import agents, gans, texts
 from tests.bench.hostile import hostile
 from tests.bench.tools import SEEDS, mean_std, pytorch_examples, row, run

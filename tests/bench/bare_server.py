@@ -9,7 +9,8 @@ from typing import Any
 import uvicorn
 from fastapi import Body, FastAPI, Request
 
-from common import artifact, device, example
+from common import artifact, example
+from common.machine import device
 from common.serve.models import in_precision
 
 parser = argparse.ArgumentParser(description=__doc__)

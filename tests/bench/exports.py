@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
-from common import artifact, device, example
+from common import artifact, example
 from common.errors import UserError
 from common.export import compare
 from common.export.capture import Watched
 from common.export.export import export
+from common.machine import device
 
 FORMATS = ("onnx", "aoti")
 COLUMNS = (

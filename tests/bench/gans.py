@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from common.data.image_sources import load_images
+from common.data.images.sources import load_images
 from generative import quality
-from generative.gan import SPLIT_SEED
-from generative.networks import SIDE
+from generative.gan.__main__ import SPLIT_SEED
+from generative.gan.networks import SIDE
 from tests.bench.tools import mean_std, row, run
 
 

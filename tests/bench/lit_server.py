@@ -8,7 +8,8 @@ from typing import Any
 import litserve
 from fastapi import Request
 
-from common import artifact, device, example
+from common import artifact, example
+from common.machine import device
 from common.serve.models import in_precision
 
 

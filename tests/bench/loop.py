@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.data.image_data import Images
+from common.data.images.splits import Images
 from common.data.loaders import Batch, Loader
 from common.kinds.image import ImageInput
-from common.run import Run
-from common.training import FitConfig, fit, make_optimizer
+from common.training.fit import FitConfig, fit, make_optimizer
+from common.training.run import Run
 from vision import models
 from vision.train import TrainConfig
 

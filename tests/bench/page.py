@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
+from common.command.arguments import Options
+from common.command.execute import execute
 from common.example import get
-from common.execute import Options, execute
 from tests.bench.tools import row
 from tests.helpers import ROOT
 from tests.page_helpers import CHROMIUM, DIGITS, FLAGS, draw

@@ -1,4 +1,4 @@
-"""When do bf16 and channels_last pay? The table behind `common.device.plan`: `python -m tests.bench.precision`."""
+"""When do bf16 and channels_last pay? `python -m tests.bench.precision`: the table behind `device.plan`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import torch
 from torch import nn
 
-from common import device
+from common.machine import device
 from vision import models
 
 CASES = [(name, "small", 28, 64) for name in models.FAMILIES] + [

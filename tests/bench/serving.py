@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from common.sagemaker.processes import free_port
-from common.sagemaker.server import Server
+from common.sagemaker.hosting.server import Server
+from common.sagemaker.training.processes import free_port
 from tests.helpers import ROOT
 from tests.serve_helpers import write_artifact
 
@@ -199,7 +199,8 @@ def speed(folder: Path, seconds: float, precision: str, rounds: int = 3) -> None
 
 def bound(folder: Path, precision: str, rounds: int = 5) -> None:
     """Milliseconds for one photo: decoding, the model alone, the model in batches of 16; on one core and on all."""
-    from common import artifact, device, example
+    from common import artifact, example
+    from common.machine import device
     from common.serve.models import in_precision
 
     saved = artifact.load(folder)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from common import example
-from common.device import set_threads
+from common.machine.device import set_threads
 from tests.gpu import report
 from tests.gpu.parts import Part, perform
 from tests.gpu.timings import PARTS

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from common import device
 from common.files import write_json
+from common.machine import device
 from tests.gpu.parts import Done
 
 PACKAGES = ("torch", "torchvision", "torchaudio", "numpy", "transformers", "gymnasium", "fastapi", "triton")

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from common import artifact, example
-from common.execute import Options, execute
-from common.sagemaker import contract, fast_local, processes
-from common.sagemaker.job import Place, TrainingJob, metric_definitions, training_job
+from common.command.arguments import Options
+from common.command.execute import execute
+from common.sagemaker.container import contract
+from common.sagemaker.training import here as fast_local
+from common.sagemaker.training import processes
+from common.sagemaker.training.job import Place, TrainingJob, metric_definitions, training_job
 from tests import test_golden
 from tests.helpers import final_weights, python, ranks, result, same, warm
 

@@ -1,0 +1,1 @@
+"""The machine: its devices, its processes, and facts about it."""

@@ -1,0 +1,1 @@
+"""Predictions by any trained model, for files or for what is typed."""

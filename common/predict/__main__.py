@@ -1,0 +1,217 @@
+"""Predictions by any trained model, for files or for what is typed.
+
+python -m common.predict RUN photos/ --out answers.csv         a file, a folder or a pattern each
+python -m common.predict RUN --value "what a film"             the input itself: a text, a seed, numbers as JSON
+python -m common.predict RUN --lines reviews.txt               one input on each line
+python -m common.predict RUN --value 7 --value 8 --out faces   answers that are pictures, as PNG files in a folder
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from common import artifact, example, trust
+from common.command import exits as command
+from common.errors import UserError
+from common.kinds.answer import Predictor
+from common.kinds.base import decoded
+from common.predict.rows import Layout, RowWriter, rows_done
+
+HOPELESS = 20  # lines that fail, the first ones of a file, after which the rest is not tried
+FAILED = 1  # exit code: everything was tried, some files gave an error instead of an answer
+
+
+class Source(NamedTuple):
+    """One input: what its row is called, and the file or the bytes that hold it."""
+
+    name: str
+    content: Path | bytes
+
+
+def main(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="folder of a run, or of its model")],
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILES|FOLDER|GLOB...", help="what to predict")] = None,
+    value: Annotated[list[str] | None, typer.Option(help="an input itself; may be repeated")] = None,
+    lines: Annotated[list[str] | None, typer.Option(metavar="FILE", help="an input on each line; - for stdin")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="FILE.jsonl or FILE.csv, for pictures a folder; stdout if none"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="inputs per call of the model")] = 64,
+    trust_export: trust.Flag = False,
+) -> int:
+    """Predicts with a trained model, one row per input.
+
+    With --out it continues where it was stopped: inputs that have a row already are passed over. An input that
+    cannot be read gets a row with its error, and the exit code is then 1.
+    """
+    trust.allow(trust_export)
+    saved = artifact.load(Path(run))
+    predictor = example.predictor_of(saved)
+    target = _check_out(out, files=predictor.answer.in_files)
+    sources = find_sources(files or [], value or [], lines or [], predictor.input.suffixes)
+    layout = Layout(predictor.answer)
+    done = rows_done(target, layout) if target else {}
+    from common.machine import device  # here: a mistake in the arguments is said without waiting for torch
+
+    device.set_threads()
+    errors = [error for source in sources if (error := done.get(source.name))]
+    left = [source for source in sources if source.name not in done]
+    batches = predict_all(predictor, left, batch_size)
+    # A file of another kind has an error on every line: said once, instead of a hundred thousand times.
+    begun = _first_rows(batches, len(left)) if lines and not done else []
+    with RowWriter(target, layout) as writer:
+        for rows in chain(begun, batches):
+            writer.write(rows)
+            errors += [row["error"] for row in rows if "error" in row]
+    passed_over = sum(s.name in done for s in sources)
+    note = f"{len(sources)} inputs, {len(errors)} failed" + (f", {passed_over} done before" if passed_over else "")
+    sys.stderr.write(note + (f": {out}\n" if target else "\n"))
+    if errors:
+        sys.stderr.write(f"the first error: {errors[0]}\n")
+    return FAILED if errors else 0
+
+
+def _first_rows(batches: Iterator[list[dict[str, Any]]], count: int) -> list[list[dict[str, Any]]]:
+    """The batches up to the first answer.
+
+    Raises:
+        UserError: there is none among the first HOPELESS inputs, and there are more.
+    """
+    begun: list[list[dict[str, Any]]] = []
+    for rows in batches:
+        begun.append(rows)
+        tried = sum(map(len, begun))
+        if any("error" not in row for row in rows):
+            break
+        if HOPELESS <= tried < count:
+            first = begun[0][0]["error"]
+            raise UserError(
+                f"None of the first {tried} lines is an input of this model: {first}", "Is it the right file?"
+            )
+    return begun
+
+
+def find_sources(
+    files: Sequence[str], values: Sequence[str], lines: Sequence[str], suffixes: Sequence[str]
+) -> list[Source]:
+    """Every input that the command names, each once.
+
+    Raises:
+        UserError: none at all, or an argument means no file.
+    """
+    if not (files or values or lines):
+        raise UserError("There is nothing to predict.", "Name files, or give --value INPUT or --lines FILE.")
+    sources = [Source(readable(str(path)), path) for path in find_files(files, suffixes)]
+    sources += [Source(readable(text), os.fsencode(text)) for text in values]  # as the shell gave them
+    for name in lines:
+        sources += [Source(f"{name}:{number}", line) for number, line in enumerate(_read_lines(name), start=1)]
+    return list({source.name: source for source in sources}.values())
+
+
+def readable(text: str) -> str:
+    """A file name or an argument as text that can be written; bytes that are no UTF-8 become \\xNN."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _read_lines(name: str) -> list[bytes]:
+    if name == "-":
+        return sys.stdin.buffer.read().splitlines()
+    try:
+        return Path(name).read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"Can't read {name}: {error.strerror}.") from error
+
+
+def predict_all(predictor: Predictor, sources: Sequence[Source], batch_size: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows for inputs, a batch at a time and in order; the next batch is read while the model works.
+
+    Yields:
+        lists of `{"file": ..., **answer}`, or `{"file": ..., "error": ...}` for an input that cannot be read.
+    """
+    chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
+    with ThreadPoolExecutor() as pool:
+        ahead = [pool.submit(_decode, predictor, p) for p in chunks[0]] if chunks else []
+        for number, chunk in enumerate(chunks):
+            items = [future.result() for future in ahead]
+            following = chunks[number + 1] if number + 1 < len(chunks) else []
+            ahead = [pool.submit(_decode, predictor, p) for p in following]
+            good = [item for item in items if not isinstance(item, UserError)]
+            answers = iter(predictor.predict(good) if good else [])
+            yield [
+                {"file": source.name, "error": readable(item.what)} if isinstance(item, UserError)
+                else {"file": source.name, **next(answers)}
+                for source, item in zip(chunk, items, strict=True)
+            ]  # fmt: skip
+
+
+def _decode(predictor: Predictor, source: Source) -> Any:
+    try:
+        return decoded(predictor.input, source.content, _short(source.name))
+    except UserError as error:
+        return error
+
+
+def find_files(arguments: Sequence[str], suffixes: Sequence[str]) -> list[Path]:
+    """The files that the arguments mean: files as they are, folders searched for known suffixes, patterns.
+
+    Raises:
+        UserError: an argument means no file.
+    """
+    found: dict[Path, None] = {}  # keeps order, drops repetitions
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = (p for p in sorted(path.rglob("*")) if p.suffix.lower() in suffixes and _is_file(p))
+            matches = [p for p in inside if not p.name.startswith(".")]
+            if not matches:
+                raise UserError(f"The folder {path} holds no file ending in {', '.join(suffixes)}.")
+        elif path.exists() or path.is_symlink():
+            matches = [path]
+        else:
+            matches = [Path(p) for p in sorted(glob.glob(argument, recursive=True)) if Path(p).is_file()]
+            if not matches:
+                raise UserError(
+                    f"There is no file {argument}.", "Name files, folders, or a pattern such as 'in/*.png'."
+                )
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a row is due: for a file, and for a link to one that is gone."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _check_out(out: str | None, files: bool) -> Path | None:
+    """The file for the rows; for answers that are files the index of the folder that they go to."""
+    if out is None:
+        return None
+    path = Path(out)
+    if files:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--out {out} is a file; the answers of this model are files: name a folder.")
+        return path / "index.jsonl"
+    if path.suffix not in (".jsonl", ".csv"):
+        raise UserError(f"--out {out}: the name must end in .jsonl or .csv.")
+    if path.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file.")
+    return path
+
+
+def _short(name: str, length: int = 60) -> str:
+    """A name for an error text; a long --value is cut."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+if __name__ == "__main__":
+    command.run(main, "python -m common.predict")

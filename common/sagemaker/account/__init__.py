@@ -1,0 +1,1 @@
+"""The AWS account: session, prices, watching jobs, dry runs."""

@@ -1,0 +1,1 @@
+"""One training: its run on disk, its loop, its step, its checkpoints."""

@@ -1,0 +1,1 @@
+"""Text classification; `python -m nlp.classify`."""

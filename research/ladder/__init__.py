@@ -1,0 +1,1 @@
+"""From bare tensors to a training loop; `python -m research.ladder`."""

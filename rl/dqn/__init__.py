@@ -1,0 +1,1 @@
+"""Deep Q-learning; `python -m rl.dqn`."""
