@@ -32,9 +32,12 @@ def start(
     """
     try:
         import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise UserError("The server needs FastAPI and uvicorn.", "pip install -e '.[serve]'") from error
+        raise UserError(
+            "The server needs FastAPI, uvicorn and prometheus_client.", "pip install -e '.[serve]'"
+        ) from error
     # Before the models are loaded, and once more when uvicorn hands on the signal that ended it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     listening = _listen(place)
