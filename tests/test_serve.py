@@ -351,6 +351,7 @@ def post(port: int, body: bytes) -> bytes:
 def test_the_container_serves_survives_fuzzing_and_drains_on_sigterm(run: Path) -> None:
     port = free_port()
     place = {"SM_MODEL_DIR": str(run / "model"), "SAGEMAKER_BIND_TO_PORT": str(port)}
+    place["PROMETHEUS_MULTIPROC_DIR"] = "/nowhere"  # where a neighbour would keep its counts; ours stay in the process
     command = [sys.executable, str(ROOT / "sagemaker" / "serve")]
     with subprocess.Popen(
         command, env={**environment(), **place}, cwd="/", stderr=subprocess.PIPE, text=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
@@ -30,6 +31,8 @@ def start(
     Raises:
         UserError: a model cannot be loaded or does not answer, the port is taken, or the extra is not installed.
     """
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):  # files of a neighbour; read on import
+        os.environ.pop(name, None)
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
