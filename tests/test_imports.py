@@ -18,6 +18,7 @@ HEAVY = [
     "pandas",
     "transformers",
     "fastapi",
+    "prometheus_client",
     "optuna",
     "onnx",
     "mlflow",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
@@ -30,11 +31,16 @@ def start(
     Raises:
         UserError: a model cannot be loaded or does not answer, the port is taken, or the extra is not installed.
     """
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):  # files of a neighbour; read on import
+        os.environ.pop(name, None)
     try:
         import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise UserError("The server needs FastAPI and uvicorn.", "pip install -e '.[serve]'") from error
+        raise UserError(
+            "The server needs FastAPI, uvicorn and prometheus_client.", "pip install -e '.[serve]'"
+        ) from error
     # Before the models are loaded, and once more when uvicorn hands on the signal that ended it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     listening = _listen(place)

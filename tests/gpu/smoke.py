@@ -106,7 +106,7 @@ class Smoke:
         return row.numbers()
 
     def serve(self) -> str:
-        for package in ("fastapi", "uvicorn"):
+        for package in ("fastapi", "uvicorn", "prometheus_client"):
             if find_spec(package) is None:
                 raise Skip(f"{package} is not installed")
         saved = artifact.load(self.folder)
