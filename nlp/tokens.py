@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.kinds.text import TextInput
-from nlp.classify.networks import PAD, UNKNOWN
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+PAD, UNKNOWN = 0, 1
 LETTERS_PER_TOKEN = 64  # more of a long text are not looked at: a megabyte takes no longer than a page
 
 

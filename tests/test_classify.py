@@ -25,7 +25,7 @@ from common.training.run import Run
 from nlp.classify import __main__ as classify
 from nlp.classify import baseline, explain, pretrained
 from nlp.classify import networks as models
-from nlp.tokens import TokenInput, encode, places, train_tokenizer
+from nlp.tokens import PAD, UNKNOWN, TokenInput, encode, places, train_tokenizer
 from tests.helpers import same
 from tests.test_resume import Crash, assert_same_end, crash_after
 
@@ -154,13 +154,13 @@ def test_no_script_is_unknown_to_the_tokenizer_and_places_point_into_the_text() 
     tokenizer, inputs = train_tokenizer(["good film", "bad film"], 16, 300), TokenInput(max_length=16)
     for text in ("Good film 😀", "的一是", "ﬁlm GOOD"):
         ids = encode(tokenizer, inputs, [text])[0]
-        assert models.UNKNOWN not in ids
+        assert UNKNOWN not in ids
         spots = places(tokenizer, inputs, text)
         assert len(spots) == len(ids)
         assert {i for start, end in spots for i in range(start, end)} >= {i for i, c in enumerate(text) if c != " "}
     assert len(encode(tokenizer, inputs, ["good " * 1000])[0]) == 16
-    assert encode(tokenizer, inputs, ["", "<pad>"])[0] == [models.UNKNOWN]
-    assert models.PAD not in encode(tokenizer, inputs, ["<pad>"])[0]
+    assert encode(tokenizer, inputs, ["", "<pad>"])[0] == [UNKNOWN]
+    assert PAD not in encode(tokenizer, inputs, ["<pad>"])[0]
 
 
 # --- telling tokens and the baseline -----------------------------------------------------------------------

@@ -17,11 +17,12 @@ from common.command.execute import execute
 from common.errors import UserError
 from rl.dqn import __main__ as dqn
 from rl.dqn.__main__ import DQNConfig
+from rl.dqn.actor import Actor
 from rl.dqn.losses import losses, project
 from rl.dqn.networks import NoisyLinear, QNetwork
 from rl.dqn.replay import Batch, Replay
 from rl.environments import TINY, Environments, best_return
-from rl.playing import Actor, play
+from rl.playing import play
 from tests import diary
 from tests.diary import reward_of
 from tests.helpers import final_weights, last_checkpoint, same

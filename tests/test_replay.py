@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from rl.dqn.actor import Actor
 from rl.dqn.networks import QNetwork
 from rl.dqn.replay import Batch, Replay, Rows
 from rl.environments import Environments
-from rl.playing import Actor
 from tests import diary
 from tests.diary import length_of, reward_of, terminates
 from tests.helpers import same

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PAD, UNKNOWN = 0, 1
+from nlp.tokens import PAD, UNKNOWN
+
 FAMILIES = ("bag", "cnn", "lstm", "transformer")
 SIZES = ("tiny", "small", "base")
 WIDTHS = {"tiny": 32, "small": 128, "base": 256}  # channels of the embeddings

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from common.artifact import Artifact
 from common.errors import UserError
-from nlp.classify.networks import PAD, NGrams
-from nlp.tokens import TokenInput
+from nlp.classify.networks import NGrams
+from nlp.tokens import PAD, TokenInput
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -31,12 +31,13 @@ from common.machine.device import mix_seed
 from common.metrics import Metrics
 from common.training.run import Run
 from rl import gallery
+from rl.dqn.actor import Actor
 from rl.dqn.losses import losses
 from rl.dqn.networks import QNetwork
 from rl.dqn.replay import Batch, Replay
 from rl.environments import TINY, Environments
 from rl.game import AgentGame
-from rl.playing import Actor, Played, one_thread, play
+from rl.playing import Played, one_thread, play
 
 # Every run is validated on the same episodes and tested on the same others.
 VALIDATION_SEED, TEST_SEED = 1_000_000, 2_000_000
