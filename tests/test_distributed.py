@@ -68,7 +68,7 @@ def test_sync_batch_norm_keeps_names_and_evaluates_like_batch_norm() -> None:
 AVERAGE = """
 import torch
 from torch import nn
-from common import distributed
+from common.machine import distributed
 distributed.start()
 nets = nn.Linear(2, 2), nn.Linear(2, 1, bias=False)
 for number, p in enumerate(p for net in nets for p in net.parameters()):

@@ -148,7 +148,7 @@ def test_the_script_gets_its_hyperparameters_as_arguments(tmp_path: Path) -> Non
     assert (said["entry_script"], said["command"], said["requirements"]) == (
         "train_models.py", None, "requirements.txt",
     )  # fmt: skip
-    assert (source / "code" / "common" / "sagemaker" / "entry.py").exists()
+    assert (source / "code" / "common" / "sagemaker" / "container" / "entry.py").exists()
 
 
 def uploaded(folder: Path, **place: Any) -> Path:

@@ -78,7 +78,7 @@ class Smoke:
         raw = predictor.input.sample()
         with watched.noting() as calls:
             rows = predictor.predict([predictor.input.decode(raw)] * 2)
-        assert predictor.answer in rows[0], rows[0]
+        assert predictor.answer.is_row(rows[0]), rows[0]
         network = watched.network().to(self.device)
         with torch.inference_mode():
             off = max(
