@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,13 @@ import torch
 from fastapi.testclient import TestClient
 from torch import nn
 
+from common.data.images.sources import load_images
 from common.errors import UserError
 from common.kinds.action import Action
 from common.kinds.answer import Predictor
 from common.kinds.game import Game, Scene
 from common.kinds.heat import grad_cam, last_picture, occlusion, twin
+from common.kinds.image import ImageInput
 from common.kinds.labels import Labels
 from common.kinds.observation import ObservationInput
 from common.kinds.picture import Picture
@@ -111,15 +112,20 @@ def test_the_page_and_its_parts_are_served_and_nothing_else(client: TestClient) 
         assert client.get(f"/{path}").status_code == 404
 
 
-def test_a_model_of_drawings_says_how_to_prepare_them(tmp_path: Path, client: TestClient) -> None:
-    assert client.get("/v1/models/image/page").json()["drawing"] is None  # trained on photos
+def test_a_model_of_drawings_says_how_to_prepare_them(client: TestClient) -> None:
+    assert "drawing" not in client.get("/v1/models/image/page").json()  # trained on photos
     assert client.get("/v1/models/row/page").json()["start"] == {"width": 1.5, "height": 0.25}
     with ThreadPoolExecutor(1) as decoders:
-        given = {"example": "vision.train", "config": {"data": "digits"}}
-        images = load_models([str(write_artifact(tmp_path / "run"))], decoders)["vision.train"].predictor
-        assert describe(toy("digits", images, ["0"], decoders, **given))["drawing"]["ink"] == 0.5
+        digits = load_images("digits", size=8)
+        drawn = Predictor(digits.image, Labels(digits.classes), lambda images: [])
+        drawing = describe(toy("digits", drawn, digits.classes, decoders))["drawing"]
+        assert drawing == {"grid": 8, "fill": 1.0, "widest": 0.7, "ink": digits.mean[0]}
+        again = ImageInput.from_json(json.loads(json.dumps(digits.image.to_json())))
+        assert again == digits.image
+        with pytest.raises(UserError, match="not valid"):
+            ImageInput.from_json({**digits.image.to_json(), "drawing": {"grid": "<script>", "fill": 1}})
         pictures = Predictor(SeedInput(3), Picture(), lambda draws: [{"png": ""}] * len(draws))
-        assert describe(toy("gan", pictures, [], decoders, **given))["drawing"] is None
+        assert "drawing" not in describe(toy("gan", pictures, [], decoders))
 
 
 def test_only_the_report_beside_a_model_is_served(client: TestClient) -> None:

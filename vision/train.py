@@ -137,7 +137,7 @@ def image_input(config: TrainConfig, data: ImageData) -> ImageInput:
     """How images, these and any later ones, become what the network takes."""
     pretrained = models.weights_mean_std(config.weights, config.model)
     mean, std = pretrained if pretrained else (data.mean, data.std)
-    return ImageInput(size=data.size, channels=data.channels, mean=mean, std=std)
+    return ImageInput(data.size, data.channels, mean, std, data.drawing)
 
 
 def batches(run: Run, config: TrainConfig, split: Images, inputs: ImageInput, augment: Augment | None = None) -> Loader:

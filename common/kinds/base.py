@@ -133,9 +133,9 @@ class Kind:
         """The point of the latent space that an input means."""
         raise NotImplementedError
 
-    def drawing(self, data: str) -> dict[str, Any] | None:
-        """How what a visitor draws becomes like the images of a data set; None where nothing is drawn."""
-        return None
+    def page(self) -> dict[str, Any]:
+        """What the page's view of this kind must know of the model besides; JSON-able."""
+        return {}
 
     # -- on disk ----------------------------------------------------------------------------------------
 

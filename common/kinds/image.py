@@ -31,16 +31,29 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no EPS: readin
 _READABLE = "Readable are JPEG, PNG, BMP, WebP, GIF and TIFF files."
 _ORIENTATION = 0x0112  # the EXIF tag
 BODIES = ("application/octet-stream", "binary/octet-stream", "application/x-image")
-# How a drawing becomes what the data set's images are like, for data sets of drawings. `grid`: side in pixels;
-# `fill`: share of it that the ink's box takes, at most; `stretch`: the box is stretched to that in both directions, to
-# `widest` of it across (narrower shapes keep theirs); else its proportions stay and the centre of mass is centred.
-# Of scikit-learn's digits 98 % fill all 8 rows, and the ink of each class covers 30 to 32 % of the image: NIST's form
-# reader made them so. MNIST's are 20 pixels in 28 (LeCun et al. 1998).
-DRAWINGS: dict[str, dict[str, Any]] = {
-    "digits": {"grid": 8, "fill": 1.0, "stretch": True, "widest": 0.7},
-    "mnist": {"grid": 28, "fill": 20 / 28, "stretch": False},
-}
 _STRIP = 2**20  # pixels that are scaled to 8 bits, or laid on white, at a time
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What the images of a data set of drawings are like, so that a visitor's drawing can be made like them.
+
+    Attributes:
+        grid: their side in pixels.
+        fill: share of it that the box around the ink takes, at most.
+        widest: share of it to which the box is stretched across, where it is stretched to `fill` upwards (narrower
+            shapes keep their proportions); 0 where every box keeps its proportions and its centre of mass is centred.
+        ink: share of an image that ink covers.
+    """
+
+    grid: int
+    fill: float
+    widest: float = 0.0
+    ink: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.grid <= 1024 and 0 < self.fill <= 1 and 0 <= self.widest <= 1 and 0 <= self.ink <= 1):
+            raise ValueError(f"{self} is out of range")
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class ImageInput(Kind):
         channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
         mean: of each channel, of values in [0, 1].
         std: of each channel, of values in [0, 1], > 0.
+        drawing: where the model learned from drawings, what they are like.
 
     Raises:
         ValueError: a field is out of range.
@@ -69,6 +83,7 @@ class ImageInput(Kind):
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    drawing: Drawing | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.channels not in (1, 3):
@@ -157,10 +172,8 @@ class ImageInput(Kind):
 
         return "heat", explain
 
-    def drawing(self, data: str) -> dict[str, Any] | None:
-        known = DRAWINGS.get(data) if self.channels == 1 else None
-        # `ink`: the share of an image that ink covers, in the training data.
-        return {**known, "ink": self.mean[0]} if known else None
+    def page(self) -> dict[str, Any]:
+        return {"drawing": asdict(self.drawing)} if self.drawing else {}
 
     def fit(self, image: Tensor) -> Tensor:
         """The same for an image decoded already: uint8 [1 | 2 | 3 | 4, H, W] to uint8 [channels, size, size].
@@ -193,7 +206,7 @@ class ImageInput(Kind):
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON types."""
         fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {"kind": self.kind, **fields}
+        return {"kind": self.kind, **{key: value for key, value in fields.items() if value is not None}}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ImageInput:
@@ -204,7 +217,8 @@ class ImageInput(Kind):
         """
         try:
             mean, std = (tuple(map(float, fields[key])) for key in ("mean", "std"))
-            return cls(int(fields["size"]), int(fields["channels"]), mean, std)
+            drawing = Drawing(**fields["drawing"]) if fields.get("drawing") else None
+            return cls(int(fields["size"]), int(fields["channels"]), mean, std, drawing)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"The image preprocessing {fields} is not valid: {error}.") from error
 

@@ -144,11 +144,11 @@ def describe(model: Model) -> dict[str, Any]:
     kind = predictor.input
     data = str(saved.config.get("data", "")).partition(":")[0]
     return {
+        **kind.page(),
         "task": _task(saved),
         "data": data,
         "ask": _view(f"ask/{kind.kind}.js"),
         "show": _view(f"show/{predictor.answer.kind}.js"),
-        "drawing": kind.drawing(data),
         "start": kind.start(),
         "play": predictor.play is not None,
         "report": report_of(saved) is not None,

@@ -16,6 +16,7 @@ from common.data.images.download import fetch_archive, move_files, staging
 from common.data.images.splits import ImageData, Images, assemble
 from common.data.splits import stratified
 from common.errors import UserError
+from common.kinds.image import Drawing
 
 # torchvision class, source, share of the training set that is kept for validation (5,000 images each)
 OFFICIAL: dict[str, tuple[str, str, float]] = {
@@ -24,6 +25,7 @@ OFFICIAL: dict[str, tuple[str, str, float]] = {
     "cifar10": ("CIFAR10", "CIFAR-10 (Krizhevsky 2009; no licence stated)", 1 / 10),
     "cifar100": ("CIFAR100", "CIFAR-100 (Krizhevsky 2009; no licence stated), fine labels", 1 / 10),
 }
+DRAWINGS = {"mnist": Drawing(grid=28, fill=20 / 28)}  # digits of 20 pixels in 28 (LeCun et al. 1998)
 COUNTS = {"train": 60_000, "t10k": 10_000}  # of both MNIST sets
 IDX_FILES = [f"{part}-{kind}-ubyte" for part in COUNTS for kind in ("images-idx3", "labels-idx1")]
 # Of the unpacked files; torchvision knows only those of the .gz. Fashion-MNIST's are checked by length.
@@ -60,6 +62,7 @@ def official(
         f"{'test as found' if note else 'official test'}; valid carved from train, stratified, seed {seed}",
         limit=limit,
         seed=seed,
+        drawing=DRAWINGS.get(name),
     )
 
 

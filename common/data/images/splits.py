@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.data.splits import stratified
 from common.errors import UserError
-from common.kinds.image import ImageInput, check_header
+from common.kinds.image import Drawing, ImageInput, check_header
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of one split
 STATISTICS_SAMPLE = 4096  # images that mean and std are taken from where the split is not in memory
@@ -127,6 +127,7 @@ class ImageData:
         mean, std: of each channel over the training split, of values in [0, 1].
         provenance: source, licence or citation, counts and how the split was made.
         best_accuracy: the highest accuracy that can be reached on test, where it is known (made-up data).
+        drawing: what the images are like, where they are drawings in grey.
     """
 
     train: Images
@@ -139,11 +140,12 @@ class ImageData:
     std: tuple[float, ...]
     provenance: str
     best_accuracy: float | None = None
+    drawing: Drawing | None = None
 
     @property
     def image(self) -> ImageInput:
         """What a model trained on these takes for an image."""
-        return ImageInput(self.size, self.channels, self.mean, self.std)
+        return ImageInput(self.size, self.channels, self.mean, self.std, self.drawing)
 
 
 def assemble(
@@ -155,6 +157,7 @@ def assemble(
     limit: int | None,
     seed: int,
     best_accuracy: float | None = None,
+    drawing: Drawing | None = None,
 ) -> ImageData:
     """Limit the training split, read what fits in memory, measure mean and std, and write the provenance.
 
@@ -163,6 +166,7 @@ def assemble(
         source: name, and licence or citation.
         how: how the splits were made.
         limit: most training images; None for all.
+        drawing: what the images are like, where they are drawings; its `ink` is measured here.
 
     Raises:
         UserError: a file of any split can't be read.
@@ -179,8 +183,10 @@ def assemble(
     mean, std = train.statistics()
     counts = f"{len(train):,} train / {len(valid):,} valid / {len(test):,} test"
     image = train.image
+    drawing = replace(drawing, ink=mean[0]) if drawing and image.channels == 1 else None
+    provenance = f"{source}; {counts}; {how}"
     return ImageData(
-        train, valid, test, classes, image.channels, image.size, mean, std, f"{source}; {counts}; {how}", best_accuracy
+        train, valid, test, classes, image.channels, image.size, mean, std, provenance, best_accuracy, drawing
     )
 
 

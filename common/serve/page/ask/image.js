@@ -86,7 +86,7 @@ export function view(model, show) {
   async function asImage() {
     const whole = { x: 0, y: 0, width: 1, height: 1 };
     if (given) return { body: given, type: given.type || "application/octet-stream", frame: whole, shown: paper.canvas };
-    const fitted = model.drawing ? likeTheData(paper.strokes, model.drawing) : { image: paper.plain(PLAIN), frame: whole };
+    const fitted = model.drawing ? likeTheData(paper.strokes, model.input.drawing) : { image: paper.plain(PLAIN), frame: whole };
     const body = await new Promise((done) => fitted.image.toBlob(done, "image/png"));
     return { body, type: "image/png", frame: fitted.frame, shown: fitted.image };
   }

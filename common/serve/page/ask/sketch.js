@@ -34,7 +34,7 @@ function canvas(width, height) {
  * A drawing as the data set would have it: in its box, with as much ink as its images have, in few pixels.
  *
  * Whatever the size and the place of the drawing, its box is brought to the box that the data set's shapes have, and
- * the pen is made as thick as gives their share of ink. `spec` is explained in common/serve/page.py.
+ * the pen is made as thick as gives their share of ink. `spec` is the model's Drawing (common/kinds/image.py).
  *
  * @returns {image: canvas of grid × grid, frame: {x, y, width, height} that it covers of the paper, in 0..1}
  */
@@ -52,7 +52,7 @@ export function likeTheData(strokes, spec) {
   function draw(pen, shift) {
     const room = spec.fill * side - pen;
     let [across, down] = [room / width, room / height];
-    if (spec.stretch) {
+    if (spec.widest) {
       across = Math.min((spec.widest * side - pen) / width, 1.5 * down);
       down = Math.min(down, 2.5 * across);
     } else across = down = Math.min(across, down);
