@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from common.errors import UserError, nearest
 
 C = TypeVar("C", bound="Config")
-# The order in which groups of settings are shown; others follow.
-GROUPS = ("Data", "Environment", "Model", "Training", "Exploration", "Augmentation")
+# The groups of settings that are shown first and last; those of the example's own stand between.
+FIRST, LAST = ("Data", "Model", "Training"), ("Device", "Run")
+PLACES = (":PATH", ":FILE", ":MODEL")  # ends of a choice that may name a file or a folder
 TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -38,6 +39,7 @@ def option(
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
     unset: str = "",
+    path: bool = False,
     tune: Range | tuple[Any, ...] | None = None,
     grows: bool = False,
     common: bool = False,
@@ -52,6 +54,8 @@ def option(
         at_least, above, at_most: bounds of a number, the second one exclusive.
         choices: allowed strings. An entry that ends in capitals is a pattern: `folder:PATH` allows
             whatever starts with `folder:`.
+        path: the value may name a file or a folder, which travels with a job to SageMaker. So may what stands for the
+            capitals of `folder:PATH`, `npz:FILE` or `hf:MODEL`.
         unset: what --help shows as the default in place of None, such as "by data set".
         tune: where tuning looks: a range of numbers, or the values to choose from; None where it leaves it alone.
         common: among the dozen that people turn, which --help shows; --help-all shows the others too.
@@ -59,7 +63,7 @@ def option(
     """
     metadata = {
         "help": help, "group": group, "at_least": at_least, "above": above, "at_most": at_most,
-        "choices": choices, "unset": unset, "tune": tune, "grows": grows,
+        "choices": choices, "unset": unset, "path": path, "tune": tune, "grows": grows,
         "common": common,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
@@ -83,6 +87,7 @@ class Config:
         group="Data",
         common=True,
         unset="data/ (downloads only there)",
+        path=True,
     )
     batch_size: int = option(64, "samples per optimiser step, over all processes", at_least=1, common=True)
     lr: float = option(1e-3, "peak learning rate", above=0, at_most=100, common=True)
@@ -169,7 +174,8 @@ class Config:
 
 def rank(group: str) -> int:
     """The place of a group of settings among the others."""
-    return GROUPS.index(group) if group in GROUPS else len(GROUPS)
+    order = (*FIRST, "", *LAST)
+    return order.index(group if group in order else "")
 
 
 def _short(value: Any) -> str:
@@ -213,6 +219,15 @@ def field_types(config: type) -> dict[str, tuple[type, bool]]:
     return types
 
 
+def path_prefixes(config: type) -> dict[str, tuple[str, ...]]:
+    """What may stand before a path, for each setting that may name one: `{"data": ("folder:",), "weights": ("",)}`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for field in dataclasses.fields(config):
+        patterns = tuple(_pattern(choice) for choice in field.metadata["choices"] if choice.endswith(PLACES))
+        found[field.name] = patterns + (("",) if field.metadata["path"] else ())
+    return {name: prefixes for name, prefixes in found.items() if prefixes}
+
+
 def flag(name: str) -> str:
     """The spelling of a field on the command line."""
     return "--" + name.replace("_", "-")
@@ -221,10 +236,16 @@ def flag(name: str) -> str:
 def matches(value: str, choices: tuple[str, ...]) -> bool:
     """Whether a value is one of the choices or fits one that is a pattern."""
     for choice in choices:
-        prefix = re.sub(r"[A-Z]+$", "", choice)
-        if value == choice or (prefix != choice and value.startswith(prefix) and len(value) > len(prefix)):
+        prefix = _pattern(choice)
+        if value == choice or (prefix and value.startswith(prefix) and len(value) > len(prefix)):
             return True
     return False
+
+
+def _pattern(choice: str) -> str:
+    """What a value of a choice that is a pattern starts with: `folder:` of `folder:PATH`; "" of any other choice."""
+    prefix = re.sub(r"[A-Z]+$", "", choice)
+    return prefix if prefix != choice else ""
 
 
 def _convert(name: str, value: Any, expected: tuple[type, bool], where: str) -> Any:

@@ -33,7 +33,7 @@ def main(
     """Serves every trained run of a folder on a page, the newest first."""
     found = find_runs(Path(runs))
     if not found:
-        raise UserError(f"There is no trained run in {runs}.", "Train one, in seconds: python -m vision.train")
+        raise UserError(f"There is no trained run in {runs}.", "Train one: python -m common lists them.")
     if len(found) > MOST:
         command.say(f"{len(found) - MOST} older runs are left out: python -m common.serve RUN serves any.")
     from common.serve.server import start  # loads torch: that there is no run is said before
@@ -81,7 +81,7 @@ def load_whole(runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: in
             why = error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             command.say(f"left out: {run.partition('=')[2]}: {' '.join(why.split())}")
     if not models:
-        raise UserError("None of the runs can be served.", "Train one, in seconds: python -m vision.train")
+        raise UserError("None of the runs can be served.", "Train one: python -m common lists them.")
     return models
 
 

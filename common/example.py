@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from common.metrics import Metrics
     from common.training.run import Run
 
-DOMAINS = ("vision", "nlp", "rl", "generative", "research")
+MARK = "\nDOMAIN = "  # in the `__init__.py` of a package that holds examples
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Example:
         tag: a few letters for the run's folder.
         objective: the metric of validation by which tuning judges a setting; never one of the test split.
         goal: "maximize" or "minimize" it.
-        prepare: from a config to the splits of its data, of which `.valid[i]` is what the predictor's input decodes
-            to; None where nothing of that kind is learned from.
+        prepare: from a config to the splits of its data; `.valid[i]` is an input as the predictor takes it, decoded.
+            None where the example learns from no data set.
+        extras: of pyproject.toml, that some of its settings need; a job on SageMaker installs them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Example:
     objective: str = "val_accuracy"
     goal: str = "maximize"
     prepare: Callable[[Any], Any] | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def domain(self) -> str:
@@ -70,16 +72,22 @@ class Example:
         return f"python -m {self.name}"
 
 
+def domains() -> list[Path]:
+    """The folders that hold examples: the packages beside `common` that say so."""
+    inits = sorted(Path(__file__).parent.parent.glob("*/__init__.py"))
+    return [init.parent for init in inits if MARK in init.read_text(encoding="utf-8", errors="replace")]
+
+
 def names() -> list[str]:
     """The modules that declare an example, found by reading the domains' files without running them."""
-    root = Path(__file__).parent.parent
-    files = [file for domain in DOMAINS for file in sorted((root / domain).rglob("*.py"))]
-    return [_name(f.relative_to(root)) for f in files if _declares_example(f)]
+    files = [file for domain in domains() for file in sorted(domain.rglob("*.py"))]
+    return [_name(file) for file in files if _declares_example(file)]
 
 
 def _name(file: Path) -> str:
     """What `python -m` calls a file: `nlp/speech.py` is nlp.speech, `rl/dqn/__main__.py` is rl.dqn."""
-    return ".".join(file.with_suffix("").parts).removesuffix(".__main__")
+    parts = file.relative_to(Path(__file__).parent.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__main__")
 
 
 def get(name: str) -> Example:
@@ -118,8 +126,8 @@ def predictor_of(saved: Artifact) -> Predictor:
 
 
 def catalogue() -> list[Example]:
-    """Every example."""
-    return [get(name) for name in names()]
+    """Every example, the quickest first."""
+    return sorted((get(name) for name in names()), key=lambda declared: declared.seconds)
 
 
 def _declares_example(file: Path) -> bool:

@@ -1,1 +1,3 @@
 """Generative-model use cases."""
+
+DOMAIN = "Generative models"

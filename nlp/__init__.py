@@ -1,1 +1,3 @@
 """Natural-language use cases."""
+
+DOMAIN = "Language: text and speech"

@@ -1,1 +1,3 @@
 """Research prototypes."""
+
+DOMAIN = "Research prototypes, series and tables"

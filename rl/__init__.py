@@ -1,1 +1,3 @@
 """Reinforcement-learning use cases."""
+
+DOMAIN = "Reinforcement learning"

@@ -13,4 +13,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.sagemaker.training.launch import main
 
 if __name__ == "__main__":
-    main()
+    main(default="vision.train")

@@ -3,4 +3,4 @@
 from common.sagemaker.container.entry import main
 
 if __name__ == "__main__":
-    main()
+    main(default="vision.train")

@@ -17,7 +17,9 @@ def test_json_lists_every_example() -> None:
     process = python("-m", "common", "--json")
     assert process.returncode == 0, process.stderr
     rows = json.loads(process.stdout)
-    assert [row["name"] for row in rows] == example.names()
+    assert {row["name"] for row in rows} == set(example.names())
+    times = [float(row["time"].split()[0]) for row in rows]
+    assert times == sorted(times)
     assert all(row.keys() >= {"name", "domain", "task", "data", "model", "headline", "time", "command"} for row in rows)
     assert all(row["domain"] == row["name"].split(".")[0] for row in rows)
 
@@ -37,6 +39,10 @@ def test_the_readme_has_the_catalogue() -> None:
 def test_a_new_file_is_found_without_another_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "common").mkdir()
     (tmp_path / "nlp").mkdir()
+    (tmp_path / "nlp" / "__init__.py").write_text('"""Texts."""\n\nDOMAIN = "Language"\n')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text("")
+    (tmp_path / "other" / "prose.py").write_text("from x import Example\nexample = Example(name='other.prose')\n")
     (tmp_path / "nlp" / "poems.py").write_text("from x import Example\nexample = Example(name='nlp.poems')\n")
     (tmp_path / "nlp" / "helper.py").write_text("def f(): return Example(1)\n")
     monkeypatch.setattr(example, "__file__", str(tmp_path / "common" / "example.py"))

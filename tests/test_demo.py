@@ -77,7 +77,7 @@ def test_without_runs_it_says_what_to_do(tmp_path: Path, folder: str) -> None:
     with pytest.raises(UserError) as refused:
         demo.main(runs=str(tmp_path / folder))
     assert "There is no trained run in" in refused.value.what
-    assert "python -m vision.train" in refused.value.hint
+    assert "python -m common" in refused.value.hint
 
 
 def test_too_many_runs_are_cut_with_a_line(

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from common import cli, example
+from common.config import path_prefixes
 from common.errors import UserError
 from common.sagemaker.training import launch
 from common.sagemaker.training.here import Outcome
 from common.sagemaker.training.job import Place, TrainingJob, normal_mode, training_job
 from common.sagemaker.training.spare import Spare
 from tests.helpers import ROOT, python
+from vision.train import TrainConfig
 
 
 @pytest.fixture
@@ -52,8 +54,8 @@ def test_a_mode_has_many_spellings(said: str, mode: str) -> None:
     assert normal_mode(said) == mode
 
 
-def test_without_arguments_it_is_vision_train_on_this_machine(jobs: list[TrainingJob]) -> None:
-    assert exit_code(lambda: launch.main([])) == 3
+def test_without_arguments_it_is_the_default_on_this_machine(jobs: list[TrainingJob]) -> None:
+    assert exit_code(lambda: launch.main("vision.train", [])) == 3
     (job,) = jobs
     assert (job.example, job.hyperparameters, job.place.mode) == (
         "vision.train",
@@ -69,7 +71,7 @@ def test_the_launcher_takes_flags_in_both_spellings_and_the_example_s_after_two_
         "rl.dqn --execution_mode aws_mode --instance_type ml.g6.xlarge --instance-count=2 --spot --max_run 60 --json "
     )
     words += f"--job-name my-job --out {tmp_path} -- --rainbow --batch_size=8"
-    assert exit_code(lambda: launch.main(words.split())) == 3
+    assert exit_code(lambda: launch.main("vision.train", words.split())) == 3
     (job,) = jobs
     place = Place(
         execution_mode="aws", instance_type="ml.g6.xlarge", instance_count=2, spot=True, max_run=60, job_name="my-job",
@@ -147,6 +149,14 @@ def test_paths_of_the_user_become_channels(photos: Path) -> None:
     assert shipped("vision.train", "--data", "digits") == ({"data": "digits"}, {})
 
 
+def test_only_what_an_example_declares_is_taken_for_a_path(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert path_prefixes(TrainConfig) == {"data": ("folder:", "npz:"), "data_dir": ("",), "weights": ("",)}
+    monkeypatch.chdir(photos)
+    (photos / "cpu").touch()
+    (photos / "lenet").touch()
+    assert training_job("vision.train", ["--device", "cpu", "--model", "lenet"], Place()).channels == {}
+
+
 # --- mistakes -------------------------------------------------------------------------------------------
 
 
@@ -173,7 +183,7 @@ def test_a_mistake_is_found_before_anything_is_created(
     words: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert exit_code(lambda: launch.main(words)) == 2
+    assert exit_code(lambda: launch.main("vision.train", words)) == 2
     output = capfd.readouterr()
     assert output.err.startswith(f"error: {text}")
     assert (len(output.err.splitlines()) <= 2, output.out, list(tmp_path.iterdir())) == (True, "", [])
@@ -194,7 +204,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert exit_code(lambda: launch.main(["rl.dqn", "--dry-run", "--", "--rainbow"])) == 0
+    assert exit_code(lambda: launch.main("vision.train", ["rl.dqn", "--dry-run", "--", "--rainbow"])) == 0
     said = json.loads(capfd.readouterr().out)
     assert said["hyperparameters"] == {"example": "rl.dqn", "rainbow": "true"}
     assert not list(tmp_path.iterdir())

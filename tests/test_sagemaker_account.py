@@ -115,7 +115,7 @@ def test_a_job_without_an_account_ends_before_anything_is_created(
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(local, "docker_has", lambda image: False)  # so that it would have to be pulled
     with pytest.raises(SystemExit) as stop:
-        launch.main(["--execution_mode", f"{mode}_mode", "--region", "us-east-1", "--", "--tiny"])
+        launch.main("vision.train", ["--execution_mode", f"{mode}_mode", "--region", "us-east-1", "--", "--tiny"])
     assert stop.value.code == 2
     output = capfd.readouterr()
     assert output.err.startswith("error: There are no AWS credentials.\nRun `aws configure`")

@@ -26,6 +26,7 @@ from common.sagemaker.container import contract, entry
 from common.sagemaker.container.contract import Host, Tree
 from common.sagemaker.training.job import NAME, job_name, metric_definitions
 from tests import toy
+from vision.train import TrainConfig
 
 DIALECTS = ("v3", "classic")
 HARD = [
@@ -118,10 +119,10 @@ def test_arguments_that_are_no_pairs_are_refused() -> None:
 
 def test_a_placeholder_names_its_channel() -> None:
     settings = {"data_dir": "{training}", "weights": "{weights}/a{b}.pt", "model": None, "text_column": "{training}"}
-    filled = contract.fill(settings, {"training": "/data/it's here", "weights": "/w"})
+    filled = contract.fill(settings, {"training": "/data/it's here", "weights": "/w"}, TrainConfig)
     assert filled == {**settings, "data_dir": "/data/it's here", "weights": "/w/a{b}.pt"}
     with pytest.raises(UserError, match="no channel 'trainig'"):
-        contract.fill({"data_dir": "{trainig}"}, {"training": "/data"})
+        contract.fill({"data_dir": "{trainig}"}, {"training": "/data"}, TrainConfig)
 
 
 # --- beside the real thing -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common import example
 from common.errors import UserError
 from common.sagemaker.container import staging
 from common.sagemaker.container.staging import pack, requirements, stage
@@ -57,20 +58,20 @@ def test_without_a_checkout_it_says_so(tmp_path: Path) -> None:
         stage("vision.train", tmp_path / "code", tmp_path)
 
 
-@pytest.mark.parametrize("domain", ["vision", "nlp", "rl", "generative", "research"])
-def test_pip_has_no_reason_to_touch_torch(domain: str) -> None:
-    names = {staging._name(line) for line in requirements(domain)}
+@pytest.mark.parametrize("name", example.names())
+def test_pip_has_no_reason_to_touch_torch(name: str) -> None:
+    names = {staging._name(line) for line in requirements(example.get(name).extras)}
     assert not names & {"torch", "torchvision", "torchaudio"}
     assert {"typer", "safetensors", "numpy"} <= names
     assert not names & {"sagemaker", "pytest", "fastapi", "optuna"}
-    assert ("peft" in names, "ale-py" in names) == (domain == "nlp", domain == "rl")
+    assert ("peft" in names, "ale-py" in names) == (name == "nlp.classify", name == "rl.dqn")
 
 
 def test_an_installation_names_the_same_requirements(tmp_path: Path) -> None:
     """Where no pyproject.toml can be read, the installed metadata says it."""
-    for domain in ("vision", "nlp", "rl"):
-        here = {staging._name(line) for line in requirements(domain)}
-        assert {staging._name(line) for line in requirements(domain, tmp_path)} == here
+    for extras in ((), ("lora",), ("box2d", "atari")):
+        here = {staging._name(line) for line in requirements(extras)}
+        assert {staging._name(line) for line in requirements(extras, tmp_path)} == here
 
 
 def test_the_real_source_is_small_and_has_no_folder_named_sagemaker(tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ def test_mistakes(words: list[str], text: str, tmp_path: Path, monkeypatch: Any,
     split = words.index("--") if "--" in words else len(words)
     monkeypatch.setattr(sys, "argv", ["tune.py"])
     with pytest.raises(SystemExit) as stop:
-        tuning.main([*own, *words[:split], "--out", str(tmp_path / "runs"), *words[split:]])
+        tuning.main("vision.train", [*own, *words[:split], "--out", str(tmp_path / "runs"), *words[split:]])
     error = capsys.readouterr().err
     assert stop.value.code == 2, error
     assert text in error

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 # What every training imports, but nothing of this project: that may be patched, and shall be imported anew.
 IMPORTED = ["torch", "torch._dynamo", "torch.utils.tensorboard", "sklearn.metrics", "matplotlib.figure", "torchvision"]
 
-OURS = {"common", "vision", "nlp", "rl", "generative", "research", "tests"}
+OURS = {file.parent.name for file in ROOT.glob("*/__init__.py")}
 
 
 class Process:

@@ -1,1 +1,3 @@
 """Computer-vision use cases."""
+
+DOMAIN = "Computer vision"

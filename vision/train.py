@@ -69,7 +69,7 @@ class TrainConfig(FitConfig, AugmentConfig):
     )
     size: str = option("small", "size of the network", group="Model", choices=models.SIZES)
     weights: str = option("none", "weights to start from, of a torchvision model: imagenet, none, or a file",
-                          group="Model")  # fmt: skip
+                          group="Model", path=True)  # fmt: skip
     freeze: bool = option(False, "train only the last layer", group="Model")
 
     batch_size: int = changed(FitConfig, "batch_size", help="images per step, over all processes", tune=(32, 64, 128))

@@ -89,7 +89,7 @@ class GanConfig(Config):
         None, "decay per step of the averaged generator", at_least=0, at_most=0.99999, unset="by length of training"
     )
     inception: str = option("none", "also measure in Inception-v3's features: imagenet (downloads its weights), none, "
-                            "or a file", group="Evaluation")  # fmt: skip
+                            "or a file", group="Evaluation", path=True)  # fmt: skip
 
     @classmethod
     def tiny(cls) -> GanConfig:

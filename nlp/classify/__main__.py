@@ -294,6 +294,7 @@ example = Example(
     evaluate=evaluate,
     prepare=prepare,
     tag=lambda config: f"{config.model}-{config.data.split(':')[0]}".replace("/", "-").replace(":", "-"),
+    extras=("lora",),
 )
 
 if __name__ == "__main__":

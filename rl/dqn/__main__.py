@@ -399,6 +399,7 @@ example = Example(
     evaluate=evaluate,
     tag=lambda config: f"{config.env}{'-rainbow' if config.rainbow else ''}",
     objective="val_return",
+    extras=("box2d", "atari"),
 )
 
 if __name__ == "__main__":

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from common.config import TYPES, Config, field_types, flag
+from common.config import TYPES, Config, field_types, flag, path_prefixes
 from common.errors import UserError, nearest
 from common.files import write_json
 
 ENTRY = "train_models.py"  # what runs in the container
 ESCAPE = "text:"  # before a string that is percent-encoded
 CHANNEL = re.compile(r"[A-Za-z0-9_]{1,64}")  # SageMaker would allow dashes, but the shell no variable with one
-# Settings that may name a file of the user's, and what stands before its path. It travels as a channel.
-PATHS = {"data_dir": "", "weights": "", "inception": "", "model": "hf:"}
 _NOTHING = ("", "null", "None")  # how the dialects spell None
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,+=@{}\[\]() -]+")  # what no shell, no JSON and no locale changes
@@ -84,8 +82,8 @@ def settings(hyperparameters: Mapping[str, Any], config: type[Config]) -> dict[s
     return found
 
 
-def fill(settings: Mapping[str, Any], channels: Mapping[str, str]) -> dict[str, Any]:
-    """The settings with `{CHANNEL}`, where one of PATHS begins with it, replaced by the folder of the channel.
+def fill(settings: Mapping[str, Any], channels: Mapping[str, str], config: type[Config]) -> dict[str, Any]:
+    """The settings with `{CHANNEL}`, in those that may name a path, replaced by the folder of the channel.
 
     Raises:
         UserError: there is no such channel.
@@ -97,7 +95,7 @@ def fill(settings: Mapping[str, Any], channels: Mapping[str, str]) -> dict[str, 
         return channels[match[1]]
 
     filled = dict(settings)
-    for name in PATHS.keys() & settings.keys():
+    for name in path_prefixes(config).keys() & settings.keys():
         if isinstance(settings[name], str):
             filled[name] = _PLACEHOLDER.sub(folder, settings[name], count=1)
     return filled

@@ -27,14 +27,14 @@ REPORT = ("report.html", "result.json", "metrics.jsonl", "config.json", "events.
 REASON = 1000  # characters of the failure file that the console shows
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Trains as the container says, and exits as the example's own command line does."""
+def main(default: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Trains as the container says, `default` where no example is named; exits as its own command line does."""
     from common.command.exits import exit_with
 
-    exit_with(lambda: train(sys.argv[1:] if arguments is None else arguments))
+    exit_with(lambda: train(sys.argv[1:] if arguments is None else arguments, default))
 
 
-def train(arguments: Sequence[str]) -> int:
+def train(arguments: Sequence[str], default: str = "") -> int:
     """Trains, or continues, or finds it done; writes the artifact, the report, or the reason why it failed.
 
     Args:
@@ -48,9 +48,9 @@ def train(arguments: Sequence[str]) -> int:
         from common.machine import distributed
 
         hyperparameters = contract.from_arguments(arguments) or json.loads(os.environ.get("SM_HPS", "{}"))
-        example = get(str(hyperparameters.pop("example", "vision.train")))
+        example = get(str(hyperparameters.pop("example", default)))
         options = _options(hyperparameters, _checkpoints(tree))
-        said = contract.fill(contract.settings(hyperparameters, example.config), channels())
+        said = contract.fill(contract.settings(hyperparameters, example.config), channels(), example.config)
         result = execute(example, options, said)
         if distributed.rank() == 0:
             run = Path(result["run"])

@@ -7,11 +7,13 @@ import re
 import shutil
 import sys
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from common.errors import UserError
+from common.example import get
 from common.files import write_whole
 from common.sagemaker.container.contract import ENTRY
 
@@ -19,7 +21,6 @@ ROOT = Path(__file__).parents[3]
 KINDS = (".py", ".css")  # all that our packages consist of; a key or a data set is neither
 LARGEST = 20_000_000  # bytes; our source has half a megabyte
 PACKAGE = "pytorch-use-cases"
-EXTRAS = {"rl": ("box2d", "atari"), "nlp": ("lora",)}  # what examples of a domain may need beyond the basics
 # The image has them, built for its driver; pip must not come up with others.
 FROM_IMAGE = ("torch", "torchvision", "torchaudio")
 
@@ -65,7 +66,8 @@ def stage(example: str, folder: Path, root: Path | None = None) -> Staged:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(file, target)
     shutil.copyfile(entry, folder / ENTRY)
-    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements(domain, root)))
+    lines = requirements(get(example).extras, root)
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in lines))
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     return Staged(folder, names, sum(file.stat().st_size for file in files))
@@ -88,10 +90,10 @@ def pack(folder: Path, target: Path) -> None:
             archive.add(path, arcname=path.relative_to(folder).as_posix(), recursive=False, filter=_anonymous)
 
 
-def requirements(domain: str, root: Path = ROOT) -> list[str]:
-    """What pip is to install in the container: our dependencies and a domain's extras, without what the image has."""
-    declared, extras = _declared(root)
-    lines = declared + [line for extra in EXTRAS.get(domain, ()) for line in extras.get(extra, [])]
+def requirements(extras: Sequence[str], root: Path = ROOT) -> list[str]:
+    """What pip is to install in the container: our dependencies and these extras, without what the image has."""
+    declared, known = _declared(root)
+    lines = declared + [line for extra in extras for line in known.get(extra, [])]
     return sorted({line for line in lines if _name(line) not in FROM_IMAGE})
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from common.command import arguments
 from common.command.arguments import Options
 from common.command.exits import say
-from common.config import check_fields, flag, option
+from common.config import Config, check_fields, flag, option, path_prefixes
 from common.errors import UserError, nearest
 from common.example import get
-from common.sagemaker.container.contract import PATHS, encode
+from common.sagemaker.container.contract import encode
 
 if TYPE_CHECKING:
     from common.example import Example
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MODES = ("fast-local", "local", "aws")
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # as CreateTrainingJob has it
 LONGEST_VALUE = 2500  # characters of a hyperparameter, as CreateTrainingJob has it
-_DATA = ("folder", "csv", "npz")  # `--data folder:PATH`: the path travels as the channel "training"
 _NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 _GROUP = "SageMaker"
 
@@ -146,7 +145,7 @@ def job_of(example: Example, options: Options, said: dict[str, Any], place: Plac
     values = asked_config(example, options, said)
     base = example.config.tiny() if options.tiny else example.config()
     base.with_values(values).resolve().check()
-    values, channels = shipped(values, place.data)
+    values, channels = shipped(values, example.config, place.data)
     hyperparameters = {"example": example.name, **({"tiny": True} if options.tiny else {}), **values}
     for key, value in hyperparameters.items():
         if len(encode(value)) > LONGEST_VALUE:
@@ -156,11 +155,14 @@ def job_of(example: Example, options: Options, said: dict[str, Any], place: Plac
     )
 
 
-def shipped(values: dict[str, Any], data: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+def shipped(
+    values: dict[str, Any], config: type[Config], data: str | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Takes the user's paths out of the settings: what they name travels in a channel.
 
     Args:
         values: settings by field name.
+        config: of the example; it knows which settings may name a path.
         data: what the launcher's own `--data` said: the example's data_dir, or its data as `folder:PATH`.
 
     Returns:
@@ -170,16 +172,18 @@ def shipped(values: dict[str, Any], data: str | None = None) -> tuple[dict[str, 
         UserError: there is nothing at a path.
     """
     values, channels = dict(values), dict[str, str]()
-    if data and data.partition(":")[0] in _DATA:
+    paths = path_prefixes(config)
+    kinds = {prefix.rstrip(":") for prefix in paths.pop("data", ())}
+    paths.pop("data_dir")
+    if data and data.partition(":")[0] in kinds:
         values["data"], data = data, None
     data_dir: str | None = values.pop("data_dir", None) or data
     kind, _, path = str(values.get("data") or "").partition(":")
-    if path and kind in _DATA and data_dir is None:
-        folder = kind == "folder"  # else a file, which has a name in its channel
-        data_dir, values["data"] = path, f"{kind}:{'.' if folder else _last(path)}"
+    if path and kind in kinds and data_dir is None:
+        data_dir, values["data"] = path, f"{kind}:{'.' if _is_folder(path) else _last(path)}"
     elif (
         path
-        and kind in _DATA
+        and kind in kinds
         and data_dir
         and not _remote(data_dir)
         and not (Path(data_dir).expanduser() / path).exists()
@@ -187,11 +191,12 @@ def shipped(values: dict[str, Any], data: str | None = None) -> tuple[dict[str, 
         raise UserError(f"--data {kind}:{path} is not in {data_dir}.", "Give --data alone, or a path in that folder.")
     if data_dir:
         channels["training"], values["data_dir"] = _existing(data_dir), "{training}"
-    for name, prefix in PATHS.items():
-        value = str(values.get(name) or "") if name != "data_dir" else ""
-        path = value.removeprefix(prefix) if value.startswith(prefix) else ""
+    for name, prefixes in paths.items():
+        value = str(values.get(name) or "")
+        prefix = next((prefix for prefix in prefixes if value.startswith(prefix)), None)
+        path = "" if prefix is None else value.removeprefix(prefix)
         if path and Path(path).expanduser().exists():
-            inside = "" if Path(path).expanduser().is_dir() else f"/{_last(path)}"
+            inside = "" if _is_folder(path) else f"/{_last(path)}"
             channels[name], values[name] = _existing(path), f"{prefix}{{{name}}}{inside}"
     return values, channels
 
@@ -208,6 +213,11 @@ def metric_definitions(example: Example) -> list[dict[str, str]]:
 
 def _remote(path: str) -> bool:
     return path.startswith("s3://")
+
+
+def _is_folder(path: str) -> bool:
+    """Whether a path is a folder's; a file has a name in its channel. In S3 what has a suffix is taken for a file."""
+    return not Path(path).suffix if _remote(path) else Path(path).expanduser().is_dir()
 
 
 def _last(path: str) -> str:

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 _OWN = ("data", "out")  # an example has flags of its own by these names
 
 
-def main(words: Sequence[str] | None = None) -> NoReturn:
+def main(default: str, words: Sequence[str] | None = None) -> NoReturn:
     """The command line of run_training.py: runs the job and exits."""
     script(
-        "python sagemaker/run_training.py", words, _run, "Trains an example as a SageMaker job.",
+        "python sagemaker/run_training.py", default, words, _run, "Trains an example as a SageMaker job.",
         own("json", bool, typer.Option("--json", help="print the outcome as one JSON object"), False),
         own("quiet", bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors"), False),
     )  # fmt: skip
@@ -42,6 +42,7 @@ def _run(example: str, words: Sequence[str], place: Place, json: bool, quiet: bo
 
 def script(
     name: str,
+    default: str,
     words: Sequence[str] | None,
     action: Callable[..., Any],
     help: str,
@@ -52,6 +53,7 @@ def script(
 
     Args:
         name: how the script is called.
+        default: the example where none is named.
         words: None for those of this process.
         action: is called with the example, its arguments, the Place, and the own options by name.
         options: made by `own`.
@@ -66,7 +68,7 @@ def script(
         place = Place(**{field: value for field, value in said.items() if value is not None})
         return action(example, of_example, place, **mine)
 
-    chosen = own("example", str, typer.Argument(help="one of: python -m common"), "vision.train")
+    chosen = own("example", str, typer.Argument(help="one of: python -m common"), default)
     run.__signature__ = inspect.Signature([chosen, *options, *arguments.parameters(Place, leave_out)])  # type: ignore[attr-defined]
     run.__doc__ = f"{help} What follows -- goes to the example."
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

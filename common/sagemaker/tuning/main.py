@@ -18,12 +18,12 @@ from common.sagemaker.tuning.plan import STRATEGIES, Tuning, tuning
 from common.tune import page
 
 
-def main(words: Sequence[str] | None = None) -> NoReturn:
+def main(default: str, words: Sequence[str] | None = None) -> NoReturn:
     """The command line of tune.py: tunes and exits."""
     strategies = ", ".join(STRATEGIES)
     own = launch.own
     launch.script(
-        "python sagemaker/tune.py", words, _run, "Tunes an example over the ranges of its Config.",
+        "python sagemaker/tune.py", default, words, _run, "Tunes an example over the ranges of its Config.",
         own("jobs", int, typer.Option(help="training jobs in all"), 20),
         own("parallel", int, typer.Option(help="training jobs at the same time"), 1),
         own("strategy", str, typer.Option(help=f"how settings are proposed: {strategies}"), "bayesian"),
