@@ -13,8 +13,6 @@ from typing import Any, BinaryIO
 
 from common.errors import UserError
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")  # what is taken for an image in a folder
-
 # What the operating system says when a place, not the program, is at fault.
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space, or choose another place with --out."),

@@ -61,6 +61,8 @@ def read(body: bytes | str | dict[str, Any] | Sequence[Any], content_type: str, 
         (OBSERVATION, [[1, 2], [3, 4]], "application/json", [[[1, 2], [3, 4]]], "one"),
         (OBSERVATION, [[[1, 2], [3, 4]]], "application/json", [[[1, 2], [3, 4]]], "list"),
         (OBSERVATION, "1,2,3,4\n", "text/csv", [[[1, 2], [3, 4]]], "list"),
+        (TEXT, "a text", "application/octet-stream", ["a text"], "one"),
+        (ROW, "1,2", "application/octet-stream", [[1, 2]], "one"),
     ],
 )
 def test_every_kind_is_read_from_every_format(kind: Any, body: Any, content_type: str, values: Any, form: str) -> None:

@@ -121,12 +121,12 @@ def test_the_header_of_a_table_has_no_row(tmp_path: Path) -> None:
 
 
 def test_the_content_type_comes_from_the_suffixes() -> None:
-    assert format_of(["a.PNG", "b.jpeg"]) == Format("application/x-image", NONE)
+    assert format_of(["a.PNG", "b.jpeg", "c.wav", "d"]) == Format("application/octet-stream", NONE)
     assert format_of(["a.csv"]).split == LINE
     with pytest.raises(UserError, match=r"a\.png and b\.csv are of different kinds\.\nGive each kind"):
         format_of(["a.png", "b.csv"])
-    with pytest.raises(UserError, match=r"a\.doc: no content type is known"):
-        format_of(["a.doc"])
+    with pytest.raises(UserError, match=r"s3://b/in/: no content type is known"):
+        format_of(["s3://b/in/"])
 
 
 # -- requests ----------------------------------------------------------------------------------------------

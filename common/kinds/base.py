@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 * 2**20  # of one input; a longer one is a mistake or an attack
 JSON, JSON_LINES, CSV, TEXT = "application/json", "application/jsonlines", "text/csv", "text/plain"
+FILE = "application/octet-stream"  # one input as it stands in a file; every kind takes it
 Explain = Callable[[Any, int], dict[str, Any]]  # a decoded input and the number of one of the answer's names -> why
 
 

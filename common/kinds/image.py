@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import IMAGES
-from common.kinds.base import Explain, Kind
+from common.kinds.base import FILE, Explain, Kind
 from common.kinds.heat import Looker
 from common.report.frames import png
 
@@ -30,7 +29,7 @@ MAX_SCANS = 64  # of a progressive JPEG; photos have about ten, and each takes a
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no EPS: reading it runs a program
 _READABLE = "Readable are JPEG, PNG, BMP, WebP, GIF and TIFF files."
 _ORIENTATION = 0x0112  # the EXIF tag
-BODIES = ("application/octet-stream", "binary/octet-stream", "application/x-image")
+BODIES = ("binary/octet-stream", "application/x-image")
 _STRIP = 2**20  # pixels that are scaled to 8 bits, or laid on white, at a time
 
 
@@ -72,9 +71,9 @@ class ImageInput(Kind):
     """
 
     kind: ClassVar[str] = "image"
-    suffixes: ClassVar[tuple[str, ...]] = IMAGES
-    media: ClassVar[tuple[str, ...]] = ("image/*", BODIES[0])
-    plain: ClassVar[str] = BODIES[0]
+    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+    media: ClassVar[tuple[str, ...]] = ("image/*", FILE)
+    plain: ClassVar[str] = FILE
     keys: ClassVar[tuple[str, ...]] = ("b64",)
     most_work: ClassVar[int] = MAX_PIXELS  # what is counted are pixels
     too_much: ClassVar[str] = f"The images have more than {MAX_PIXELS // 1_000_000} million pixels together, the limit."
@@ -151,7 +150,7 @@ class ImageInput(Kind):
 
     def documents(self) -> dict[str, dict[str, Any]]:
         picture = {"schema": {"type": "string", "format": "binary"}}
-        return {"image/png": picture, "image/jpeg": picture, BODIES[0]: picture}
+        return {"image/png": picture, "image/jpeg": picture, FILE: picture}
 
     def network_input(self, items: Sequence[Tensor]) -> Tensor:
         return self.normalize(torch.stack(list(items)))

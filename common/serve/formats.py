@@ -2,7 +2,9 @@
 
 In, by Content-Type; without one raw bytes for an image, JSON for anything else. UTF-8 always.
 
-image/*, application/octet-stream, application/x-image
+application/octet-stream
+    one input as it stands in a file, of any kind
+image/*, application/x-image
     an image file as it is
 application/json
     one input, a list of them, either under the key "inputs", or {"instances": [inputs...]}
@@ -37,7 +39,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.kinds.answer import Answer
-from common.kinds.base import Kind, decoded
+from common.kinds.base import FILE, Kind, decoded
 
 JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 MOST_INPUTS = 1024  # of a request; AWS's own notebooks send 500 rows, and no example needs a minute for as many
@@ -187,7 +189,7 @@ def _reader(media: str, kind: Kind) -> Reader | None:
         return _from_json
     if media in JSON_LINES_NAMES:
         return _from_json_lines
-    if kind.alone(media):
+    if media == FILE or kind.alone(media):
         return _from_file
     return _from_csv if media == CSV and kind.lines([]) is not None else None
 

@@ -14,7 +14,6 @@ from common.data.images.download import fetch_archive
 from common.data.images.splits import ImageData, Images, assemble
 from common.data.splits import stratified
 from common.errors import UserError, nearest
-from common.files import IMAGES
 from common.kinds.image import ImageInput
 
 FOLDER_SIZE, CUB_SIZE = 64, 128
@@ -95,7 +94,7 @@ def _scan(top: Path, classes: list[str], image: ImageInput) -> Images:
     for child in _folders(top):
         if child.name not in classes:
             raise UserError(f"{top} has the class {child.name}, which train has not.", nearest(child.name, classes))
-        inside = sorted(p for p in child.rglob("*") if p.suffix.lower() in IMAGES and not _hidden(p, top))
+        inside = sorted(p for p in child.rglob("*") if p.suffix.lower() in ImageInput.suffixes and not _hidden(p, top))
         files += inside
         targets += [classes.index(child.name)] * len(inside)
     if not files:
@@ -115,7 +114,7 @@ def _hidden(path: Path, top: Path) -> bool:
 
 
 def _suffixes() -> str:
-    return " ".join(sorted(IMAGES))
+    return " ".join(sorted(ImageInput.suffixes))
 
 
 def duplicates(files: Sequence[Path]) -> list[Hashable]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import IMAGES
 
 NONE, LINE = "None", "Line"  # SplitType: a request for each file, or for as many lines as fit
 ROWS = "application/jsonlines"  # what is asked for as an answer: a row on each line
@@ -22,15 +21,15 @@ class Format:
     split: str = NONE
 
 
+# By suffix; any other file is one input, and the model knows how to read it.
 FORMATS = {
-    **dict.fromkeys(IMAGES, Format("application/x-image")),
     ".csv": Format("text/csv", LINE),
     ".jsonl": Format("application/jsonlines", LINE),
     ".ndjson": Format("application/jsonlines", LINE),
     ".json": Format("application/json"),
     ".txt": Format("text/plain"),
-    ".npy": Format("application/x-npy"),
 }
+ONE = Format("application/octet-stream")
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,16 @@ class Piece:
 
 
 def format_of(names: Sequence[str]) -> Format:
-    """The format that the suffixes of files say.
+    """The format that the suffixes of files, or of a prefix in S3, say.
 
     Raises:
-        UserError: an unknown suffix, or several formats: a job sends one content type.
+        UserError: several formats (a job sends one content type), or a prefix without a suffix.
     """
     kinds: dict[Format, str] = {}
     for name in names:
-        suffix = Path(name).suffix.lower()
-        if suffix not in FORMATS:
-            raise UserError(f"{name}: no content type is known for it.", "Say it with --content-type.")
-        kinds.setdefault(FORMATS[suffix], name)
+        if name.startswith("s3://") and not Path(name).suffix:
+            raise UserError(f"{name}: no content type is known for what lies there.", "Say it with --content-type.")
+        kinds.setdefault(FORMATS.get(Path(name).suffix.lower(), ONE), name)
     if len(kinds) > 1:
         first, second = list(kinds.values())[:2]
         raise UserError(f"{first} and {second} are of different kinds.", "Give each kind of file to a job of its own.")
