@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from common.metrics import Metrics
     from common.training.run import Run
 
-MARK = "\nDOMAIN = "  # in the `__init__.py` of a package that holds examples
+MARK = re.compile(r"^DOMAIN = ", re.MULTILINE)  # in the `__init__.py` of a package that holds examples
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Example:
 def domains() -> list[Path]:
     """The folders that hold examples: the packages beside `common` that say so."""
     inits = sorted(Path(__file__).parent.parent.glob("*/__init__.py"))
-    return [init.parent for init in inits if MARK in init.read_text(encoding="utf-8", errors="replace")]
+    return [init.parent for init in inits if MARK.search(init.read_text(encoding="utf-8", errors="replace"))]
 
 
 def names() -> list[str]:

@@ -133,8 +133,8 @@ def _policy(settings: Settings) -> str:
     # styles then need leave here.
     styles = "'self' 'unsafe-inline'" if settings.token else "'self'"
     return (
-        f"default-src 'self'; style-src {styles}; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'self'; style-src {styles}; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
