@@ -15,7 +15,7 @@ DEVELOP := $(VENV)/.ready-dev
 # From TORCH_INDEX alone, where it is given: beside another index pip would take the newest of both.
 torch = $(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet -c constraints.txt --index-url $(TORCH_INDEX) $(1))
 
-.PHONY: setup demo test conformance lint bench gpu lock clean
+.PHONY: setup demo test matrix conformance lint bench gpu lock clean
 
 setup: $(DEVELOP)
 
@@ -36,6 +36,9 @@ demo: $(READY)  ## train a classifier on real data and show its results
 
 test: $(DEVELOP)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+matrix: $(DEVELOP)  ## every example killed and resumed, in two processes, as a SageMaker job, on a stand-in for a GPU
+	$(BIN)/python -m pytest -m matrix --numprocesses auto --dist loadfile
 
 lint: $(DEVELOP)
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,3 +44,24 @@ def refusal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., 
         return error
 
     return call
+
+
+SECONDS = 35.0  # that `make matrix` may take for each example on an ordinary machine; the slowest take twice as long
+_spent: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Adds up what each example costs the matrix; its name is among the test's parameters."""
+    if "matrix" in report.keywords and (named := re.search(r"\[(?:.*-)?(\w+\.\w+)\b", report.nodeid)):
+        _spent[named[1]] = _spent.get(named[1], 0.0) + report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput") and max(_spent.values(), default=0.0) > 2 * SECONDS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for name, seconds in sorted(_spent.items(), key=lambda item: -item[1]):
+        over = f"  more than {SECONDS:g} s" if seconds > SECONDS else ""
+        terminalreporter.write_line(f"matrix  {name}  {seconds:.1f} s{over}")

@@ -56,6 +56,7 @@ def run(declared: example.Example, out: Path, resume: str | None = None, **value
     return Path(execute(declared, options, short(declared) | values)["run"])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", example.names())
 @pytest.mark.usefixtures("checkpoints_within_windows")
 def test_an_example_trains_resumes_and_is_used_as_on_the_cpu(

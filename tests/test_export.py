@@ -89,7 +89,7 @@ def same_answers(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> boo
     return True
 
 
-@pytest.mark.parametrize("format", ["torch-export", "onnx"])
+@pytest.mark.parametrize("format", ["torch-export", pytest.param("onnx", marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_exports_and_is_used_like_its_run(runs: Runs, exports: Exports, name: str, format: str) -> None:
     run = runs(name)
@@ -185,6 +185,7 @@ def test_a_fixed_batch_takes_any_number_of_samples(runs: Runs, exports: Exports)
     assert largest_difference(run, folder) < 1e-4
 
 
+@pytest.mark.matrix
 def test_aoti_compiles_the_smallest_model(runs: Runs, exports: Exports) -> None:
     run = runs("research.ladder")
     folder, _ = exports(run, "aoti")

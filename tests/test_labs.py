@@ -113,6 +113,7 @@ def test_the_mode_is_said_in_one_place(notebook: Path) -> None:
     assert [word for word in words if word in ("fast-local", "local", "aws")] == ["fast-local"]
 
 
+@pytest.mark.conformance
 def test_every_lab_runs_from_top_to_bottom_without_an_account(labs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lab 3 comes first: it must make for itself what the labs before it would have left."""
     monkeypatch.setattr(importlib.import_module("lab"), "command", in_this_process)

@@ -83,6 +83,7 @@ def completed(job: TrainingJob, trained: dict[str, Any], tmp_path: Path) -> Path
     return outcome.folder
 
 
+@pytest.mark.matrix
 def test_a_killed_sagemaker_job_goes_on_to_the_same_bits_in_either_dialect(
     name: str, trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,17 +119,20 @@ def test_every_setting_reaches_the_job_in_either_dialect(name: str, dialect: str
         assert contract.settings(contract.from_arguments(words), config) == made.to_dict()
 
 
+@pytest.mark.matrix
 def test_another_seed_gives_another_run(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
     other = execute(example.get(name), Options(tiny=True, quiet=True, out=str(tmp_path)), {"seed": 1})
     assert not same(final_weights(Path(other["run"])), final_weights(Path(trained["run"])))
 
 
+@pytest.mark.matrix
 def test_the_saved_model_measures_the_same_in_a_fresh_process(trained: dict[str, Any]) -> None:
     measured = result(python("-m", "common.evaluate", trained["run"]))
     for metric, value in trained["metrics"].items():
         assert measured[metric] == pytest.approx(value, abs=1e-6), metric
 
 
+@pytest.mark.matrix
 def test_two_processes(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
     together = result(ranks(2, "-m", name, "--tiny", "--json", "--out", tmp_path))
     assert together["metrics"].keys() == trained["metrics"].keys()
