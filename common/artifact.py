@@ -200,4 +200,4 @@ def _export(entry: Any, where: str) -> Export:
     if not isinstance(entry, dict):
         raise UserError(f'{where}: "export" is no object.', "Export the model again.")
     _check(entry, _EXPORT, f'{where}, "export"')
-    return Export(**{name: entry[name] for name in _EXPORT})
+    return Export(**{name: entry[name] for name in _EXPORT}, outputs=entry.get("outputs", 0))

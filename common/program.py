@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from common import trust
 from common.errors import UserError
 from common.files import inside
+from common.machine import nests
 
-Program = Callable[..., Tensor]
+Program = Callable[..., Any]  # nests of tensors in, a nest of tensors out
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Export:
         batch: how many samples the program takes at once; None for any number.
         file: that holds the program.
         shapes: of the weights it was made from, by name.
+        outputs: of the program, as `nests.outline` describes them; 0 for a tensor.
     """
 
     format: str
@@ -37,6 +39,7 @@ class Export:
     batch: int | None
     file: str
     shapes: dict[str, list[int]]
+    outputs: Any = 0
 
     def put_into(self, model: nn.Module, folder: Path) -> nn.Module:
         """The model, its own layers taken out, with the exported program as its `forward`.
@@ -48,7 +51,7 @@ class Export:
         """
         program = self.load(folder)
 
-        def forward(*inputs: Tensor | None) -> Tensor:
+        def forward(*inputs: Any) -> Any:
             return in_batches(program, [x for x in inputs if x is not None], self.batch)
 
         for parts in (model._modules, model._parameters):
@@ -57,7 +60,7 @@ class Export:
         return model.eval()
 
     def load(self, folder: Path) -> Program:
-        """The program: tensors in, a tensor out.
+        """The program.
 
         Raises:
             UserError: as of `put_into`, or it can run code and is not trusted.
@@ -66,7 +69,10 @@ class Export:
         self.check_trust(folder)
         try:
             with quietly():
-                return FORMATS[self.format].load(path)
+                program = FORMATS[self.format].load(path)
+            if not FORMATS[self.format].flat:
+                return program
+            return lambda *inputs: nests.filled(self.outputs, program(*nests.tensors(inputs)))
         except ImportError as error:
             extra = "executorch" if self.format == "executorch" else "export"
             raise UserError(f"{path} needs a package: {error}.", f"pip install -e '.[{extra}]'") from error
@@ -93,15 +99,18 @@ class Export:
         return trust.check(path) if FORMATS[self.format].runs_code else ""
 
 
-def in_batches(program: Program, inputs: list[Tensor], batch: int | None) -> Tensor:
+def in_batches(program: Program, inputs: list[Any], batch: int | None) -> Any:
     """A program's outputs for any number of samples, even if it takes only `batch` of them at once."""
     if batch is None:
         return program(*inputs)
-    count = len(inputs[0])
+    count = nests.size(inputs[0])
     short = -count % batch
-    padded = [torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x for x in inputs]
-    parts = zip(*(x.split(batch) for x in padded), strict=True)
-    return torch.cat([program(*(x.contiguous() for x in part)) for part in parts])[:count]
+    given = tuple(inputs)
+    if short:
+        given = nests.change(given, lambda x: torch.cat([x, x[-1:].expand(short, *x.shape[1:])]))
+    starts = range(0, count + short, batch)
+    parts = [nests.change(nests.cut(given, start, start + batch), Tensor.contiguous) for start in starts]
+    return nests.cut(nests.join([program(*part) for part in parts]), 0, count)
 
 
 @contextmanager
@@ -134,9 +143,9 @@ def _onnx(path: Path) -> Program:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in session.get_inputs()]
 
-    def run(*inputs: Tensor) -> Tensor:
+    def run(*inputs: Tensor) -> list[Tensor]:
         given = {name: x.detach().cpu().numpy() for name, x in zip(names, inputs, strict=True)}
-        return torch.from_numpy(session.run(None, given)[0])
+        return [torch.from_numpy(output) for output in session.run(None, given)]
 
     return run
 
@@ -145,26 +154,32 @@ def _aoti(path: Path) -> Program:
     from torch._inductor import aoti_load_package
 
     program: Any = aoti_load_package(str(path))
-    return lambda *inputs: program(*(x.contiguous() for x in inputs))
+    return lambda *inputs: program(*nests.change(inputs, Tensor.contiguous))
 
 
 def _executorch(path: Path) -> Program:
     from executorch.runtime import Runtime
 
     method = Runtime.get().load_program(path).load_method("forward")
-    return lambda *inputs: method.execute([x.contiguous() for x in inputs])[0].clone()
+    return lambda *inputs: [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
 
 
 class Format(NamedTuple):
-    """How the file of a format becomes a program, and whether a file of that format can run code of its maker's."""
+    """How the file of a format becomes a program.
+
+    Args:
+        runs_code: whether a file of that format can run code of its maker's.
+        flat: whether its program takes and gives lists of tensors, and knows nothing of nests.
+    """
 
     load: Callable[[Path], Program]
     runs_code: bool
+    flat: bool = False
 
 
 FORMATS = {
     "torch-export": Format(_torch_export, runs_code=True),  # holds pickles and Python objects
-    "onnx": Format(_onnx, runs_code=False),  # a graph of known operators
+    "onnx": Format(_onnx, runs_code=False, flat=True),  # a graph of known operators
     "aoti": Format(_aoti, runs_code=True),  # a shared library
-    "executorch": Format(_executorch, runs_code=False),  # a graph of known operators
+    "executorch": Format(_executorch, runs_code=False, flat=True),  # a graph of known operators
 }

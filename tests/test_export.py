@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from common import artifact, example
+from common import artifact, example, trust
 from common.command.arguments import Options
 from common.command.execute import execute
 from common.export import capture, compiled, formats, table
 from common.export.capture import Watched
 from common.export.compare import Row
 from common.export.export import export
+from common.machine import nests
+from common.program import Export
 
 EXAMPLES = example.names()
 BATCHES = (1, 3, 32)
@@ -300,3 +302,37 @@ def test_a_network_is_compiled_once_and_a_damaged_package_again(
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")  # nothing can be kept: it is compiled all the same
     compiled.package(program(0))
     assert len(times) == 4
+
+
+class Pair(nn.Module):
+    """{"a": [B, 3], "b": ([B, T],)} to {"sum": [B], "parts": ([B, 3], [B, T])}."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, given: dict[str, Any], scale: Tensor) -> dict[str, Any]:
+        (b,) = given["b"]
+        a = self.linear(given["a"])
+        return {"sum": a.sum(1) + b.sum(1) * scale, "parts": (a, 2 * b)}
+
+
+@pytest.mark.parametrize("format", ["torch-export", "onnx"])
+@pytest.mark.parametrize("batch", [None, 4])
+def test_a_network_of_nests_is_exported(format: str, batch: int | None, tmp_path: Path) -> None:
+    def inputs(size: int, length: int) -> tuple[Any, ...]:
+        return {"a": torch.randn(size, 3), "b": (torch.randn(size, length),)}, torch.rand(size)
+
+    network = Pair().eval()
+    program = formats.trace(network, capture.Sample(inputs(2, 5), ((0,), (0, 1), (0,))), batch, format)
+    path = tmp_path / formats.FILES[format]
+    formats.write(program, format, path)
+    trust.remember(path)
+    outputs = json.loads(json.dumps(nests.outline(network(*inputs(2, 5)))))
+    exported = Export(format, "none", batch, path.name, {}, outputs).put_into(nn.Module(), tmp_path)
+    for size in (1, 3, 9):
+        given = inputs(size, 7)
+        ours, theirs = exported(*given), network(*given)
+        assert ours.keys() == theirs.keys()
+        for left, right in zip(nests.tensors(ours), nests.tensors(theirs), strict=True):
+            torch.testing.assert_close(left, right)

@@ -15,6 +15,7 @@ from common.artifact import Artifact
 from common.errors import UserError
 from common.example import Example
 from common.kinds.answer import Predictor
+from common.machine import nests
 
 KEPT = 2048  # samples of an evaluation whose outputs are compared,
 ROOM = 2**28  # or fewer, where their inputs take more bytes than this
@@ -22,10 +23,10 @@ CALIBRATION = 256  # samples of the validation split by which int8 finds the ran
 
 
 class Call(NamedTuple):
-    """One call of a network: its inputs, those that were None left out, and its output."""
+    """One call of a network: its inputs, those that were None left out, and its output, each a nest of tensors."""
 
-    inputs: tuple[Tensor, ...]
-    output: Tensor
+    inputs: tuple[Any, ...]
+    output: Any
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ class Watched(Artifact):
         watch.remove()
         return network
 
-    def _note(self, model: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        samples = sum(len(call.output) for call in self.calls)
-        room = sum(x.nbytes for call in self.calls for x in call.inputs)
+    def _note(self, model: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        samples = sum(nests.size(call.output) for call in self.calls)
+        room = sum(x.nbytes for call in self.calls for x in nests.tensors(call.inputs))
         if samples < KEPT and room < ROOM:
-            given = (x.clone() for x in inputs if x is not None)
-            self.calls.append(Call(tuple(given), output.clone()))
+            given = tuple(x for x in inputs if x is not None)
+            self.calls.append(Call(nests.change(given, Tensor.clone), nests.change(output, Tensor.clone)))
 
     @contextmanager
     def noting(self) -> Iterator[list[Call]]:
@@ -72,12 +73,12 @@ class Watched(Artifact):
 
 
 class Sample(NamedTuple):
-    """Inputs for a network, two or more samples of each, and the dimensions of each that may have any size.
+    """Inputs for a network, nests of two or more samples, and the dimensions of each tensor that may have any size.
 
     The first dimension always may; another where a longer input of the user made it longer, as texts do.
     """
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
     free: tuple[tuple[int, ...], ...]
 
 
@@ -88,20 +89,20 @@ def sample(watched: Watched, predictor: Predictor) -> Sample:
     longer = _inputs(watched, predictor, predictor.input.longer()) if predictor.input.longer() != raw else short
     free = tuple(
         tuple(d for d in range(x.dim()) if d == 0 or x.shape[d] != y.shape[d])
-        for x, y in zip(short, longer, strict=True)
+        for x, y in zip(nests.tensors(short), nests.tensors(longer), strict=True)
     )
     return Sample(longer, free)
 
 
-def _inputs(watched: Watched, predictor: Predictor, raw: bytes) -> tuple[Tensor, ...]:
+def _inputs(watched: Watched, predictor: Predictor, raw: bytes) -> tuple[Any, ...]:
     with watched.noting() as calls:
         predictor.predict([predictor.input.decode(raw)] * 2)
     with torch.inference_mode(False):  # what was made in inference mode may not be traced
-        columns = zip(*(call.inputs for call in calls), strict=True)
-        return tuple(torch.cat([x.clone() for x in column]).contiguous() for column in columns)
+        given: tuple[Any, ...] = nests.join([call.inputs for call in calls])
+        return nests.change(given, lambda x: x.clone().contiguous())
 
 
-def validation(declared: Example, watched: Watched, predictor: Predictor, config: Any) -> list[tuple[Tensor, ...]]:
+def validation(declared: Example, watched: Watched, predictor: Predictor, config: Any) -> list[tuple[Any, ...]]:
     """Inputs for the network from the validation split; a generator's from seeds.
 
     Raises:
@@ -119,4 +120,4 @@ def validation(declared: Example, watched: Watched, predictor: Predictor, config
         for start in range(0, len(items), 32):
             predictor.predict(items[start : start + 32])
     with torch.inference_mode(False):
-        return [tuple(x.clone() for x in call.inputs) for call in calls]
+        return [nests.change(call.inputs, Tensor.clone) for call in calls]

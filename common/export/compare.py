@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from common.artifact import Artifact
 from common.errors import UserError
 from common.example import Example
 from common.export.capture import Call, Watched
+from common.machine import nests
 from common.metrics import Metrics
 
 # By how much the headline metric may differ, for each way of quantising: of 1, or of its value where that is larger.
@@ -120,18 +122,19 @@ def compare(
     differences, largest = [0.0], [0.0]
     with torch.inference_mode():
         for inputs, output in original.calls:
-            differences.append((program(*inputs) - output).abs().max().item())
-            largest.append(output.abs().max().item())
+            for ours, theirs in zip(nests.tensors(program(*inputs)), nests.tensors(output), strict=True):
+                differences.append((ours.double() - theirs.double()).abs().max().item())
+                largest.append(theirs.abs().max().item())
     metrics = declared.evaluate(exported, config)
     name = metrics.headline
     value = original.metrics.values[name]
     allowed = TOLERANCE[export.quantize] * max(1.0, abs(value)) if tolerance is None else tolerance
     inputs = original.calls[0].inputs
-    theirs, ours = latencies((original.network, program), inputs)
+    run, exports = latencies((original.network, program), inputs)
     return Row(
         export.format, export.quantize, export.batch, name, value, metrics.values[name], allowed,
-        _largest(differences), _largest(largest), sum(len(call.output) for call in original.calls),
-        (exported.folder / export.file).stat().st_size, original.bytes, ours, theirs, metrics.values, hardware,
+        _largest(differences), _largest(largest), sum(nests.size(call.output) for call in original.calls),
+        (exported.folder / export.file).stat().st_size, original.bytes, exports, run, metrics.values, hardware,
     )  # fmt: skip
 
 
@@ -145,18 +148,18 @@ def _largest(values: Sequence[float]) -> float:
     return next((v for v in values if v != v), max(values))
 
 
-def latencies(networks: Sequence[Callable[..., Tensor]], inputs: tuple[Tensor, ...]) -> list[dict[str, float]]:
+def latencies(networks: Sequence[Callable[..., Any]], inputs: tuple[Any, ...]) -> list[dict[str, float]]:
     """Milliseconds of one call of each network at each size of BATCHES, by the size as text."""
-    columns = {str(size): _milliseconds(networks, [_repeated(x, size) for x in inputs]) for size in BATCHES}
+    columns = {str(size): _milliseconds(networks, nests.change(inputs, partial(_repeated, size))) for size in BATCHES}
     return [{size: times[i] for size, times in columns.items()} for i in range(len(networks))]
 
 
-def _repeated(x: Tensor, size: int) -> Tensor:
+def _repeated(size: int, x: Tensor) -> Tensor:
     return x[torch.arange(size) % len(x)].contiguous()
 
 
 @torch.inference_mode()
-def _milliseconds(networks: Sequence[Callable[..., Tensor]], inputs: Sequence[Tensor]) -> list[float]:
+def _milliseconds(networks: Sequence[Callable[..., Any]], inputs: Sequence[Any]) -> list[float]:
     """Medians; the networks take turns, so that what else the machine does is the same for all."""
     times: list[list[float]] = [[] for _ in networks]
     for network in networks:

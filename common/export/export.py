@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common import artifact, example, trust
 from common.artifact import Artifact
@@ -21,7 +22,7 @@ from common.export import capture, compare, formats, quantize, table
 from common.export.capture import Sample, Watched
 from common.export.compare import Row
 from common.files import explain_write_errors, write_json
-from common.machine import device
+from common.machine import device, nests
 from common.program import Export
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "executorch": ("executorch",)}  # packages by format
@@ -59,12 +60,13 @@ def export(
     calibration = capture.validation(declared, watched, predictor, config) if kind == "int8" else []
     original = compare.measure_original(declared, saved, config)
 
+    outputs = nests.outline(original.calls[0].output)
     name = format if kind == "none" else f"{format}-{kind}"
     root = exports_of(saved.folder)
     with _whole(root / name) as folder:
         write_program(watched.network(), sample, calibration, format, kind, batch, folder / formats.FILES[format])
         trust.remember(folder / formats.FILES[format])
-        copy_artifact(saved, folder, Export(format, kind, batch, formats.FILES[format], saved.shapes()))
+        copy_artifact(saved, folder, Export(format, kind, batch, formats.FILES[format], saved.shapes(), outputs))
         hardware = f"{device.describe(torch.device('cpu'))}, torch {torch.__version__}"
         row = compare.compare(declared, original, artifact.load(folder), config, tolerance=tolerance, hardware=hardware)
         compare.refuse(row)
@@ -87,7 +89,7 @@ def check(format: str, kind: str) -> None:
 
 
 def write_program(
-    network: nn.Module, sample: Sample, calibration: Sequence[tuple[Tensor, ...]], format: str, kind: str,
+    network: nn.Module, sample: Sample, calibration: Sequence[tuple[Any, ...]], format: str, kind: str,
     batch: int | None, path: Path,
 ) -> None:  # fmt: skip
     """Traces a network, quantises it and writes the file of the format."""

@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from common.errors import UserError
 from common.export import compiled
 from common.export.capture import Sample
+from common.machine import nests
 from common.program import quietly
 
 FILES = {"torch-export": "model.pt2", "onnx": "model.onnx", "aoti": "model.aoti.pt2", "executorch": "model.pte"}
@@ -32,16 +33,17 @@ def trace(model: nn.Module, sample: Sample, batch: int | None, format: str) -> E
     """
     inputs = sample.inputs
     if batch is not None:
-        inputs = tuple(x[:1].expand(batch, *x.shape[1:]).contiguous() for x in inputs)
+        inputs = nests.change(inputs, lambda x: x[:1].expand(batch, *x.shape[1:]).contiguous())
     longest = Dim("length", min=1, max=LONGEST) if format == "executorch" else Dim.DYNAMIC
-    shapes = tuple(
-        {d: Dim.DYNAMIC if d == 0 else longest for d in free if d > 0 or batch is None} for free in sample.free
+    free = iter(sample.free)
+    shapes = nests.change(
+        inputs, lambda x: {d: Dim.DYNAMIC if d == 0 else longest for d in next(free) if d > 0 or batch is None}
     )
     with _said_clearly("torch.export can't follow this network"), torch.no_grad():
         return torch.export.export(model, inputs, dynamic_shapes=shapes)
 
 
-def write(program: ExportedProgram, format: str, path: Path, int8: Sequence[tuple[Tensor, ...]] = ()) -> None:
+def write(program: ExportedProgram, format: str, path: Path, int8: Sequence[tuple[Any, ...]] = ()) -> None:
     """Writes the file of a format.
 
     Args:
@@ -82,12 +84,14 @@ WRITERS: dict[str, Callable[[ExportedProgram, Path], None]] = {
 }  # fmt: skip
 
 
-def _write_onnx(program: ExportedProgram, path: Path, int8: Sequence[tuple[Tensor, ...]]) -> None:
+def _write_onnx(program: ExportedProgram, path: Path, int8: Sequence[tuple[Any, ...]]) -> None:
     import onnx
     from onnxscript.optimizer import optimize_ir
 
     program = program.run_decompositions({torch.ops.aten.searchsorted.Tensor: _searchsorted})
-    exported: Any = torch.onnx.export(program, output_names=["output"], dynamo=True, verbose=False)
+    count = len(program.graph_signature.user_outputs)
+    names = ["output", *(f"output_{number}" for number in range(1, count))]
+    exported: Any = torch.onnx.export(program, output_names=names, dynamo=True, verbose=False)
     optimize_ir(exported.model, input_size_limit=FOLDED, output_size_limit=FOLDED, should_fold=_is_foldable)
     proto = exported.model_proto
     for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
@@ -97,7 +101,7 @@ def _write_onnx(program: ExportedProgram, path: Path, int8: Sequence[tuple[Tenso
         return
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    names = [tensor.name for tensor in proto.graph.input]
+    takes = [tensor.name for tensor in proto.graph.input]
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
@@ -105,7 +109,11 @@ def _write_onnx(program: ExportedProgram, path: Path, int8: Sequence[tuple[Tenso
 
         def get_next(self) -> Any:  # None ends it
             inputs = next(self.rest, None)
-            return None if inputs is None else {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+            return (
+                None
+                if inputs is None
+                else {name: x.numpy() for name, x in zip(takes, nests.tensors(inputs), strict=True)}
+            )
 
     quantize_static(
         proto, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,

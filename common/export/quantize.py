@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from common.errors import UserError
+from common.machine import nests
 
 if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer import Quantizer
@@ -27,13 +28,15 @@ def to_bf16(model: nn.Module) -> nn.Module:
     """The network in bfloat16; its inputs and outputs stay float32."""
     model.to(torch.bfloat16)
     model.register_forward_pre_hook(
-        lambda module, inputs: tuple(x.bfloat16() if x.is_floating_point() else x for x in inputs)
+        lambda module, inputs: nests.change(inputs, lambda x: x.bfloat16() if x.is_floating_point() else x)
     )
-    model.register_forward_hook(lambda module, inputs, output: output.float())
+    model.register_forward_hook(
+        lambda module, inputs, output: nests.change(output, lambda x: x.float() if x.is_floating_point() else x)
+    )
     return model
 
 
-def weights_only(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> GraphModule:
+def weights_only(program: ExportedProgram, inputs: tuple[Any, ...]) -> GraphModule:
     """Weights of linear layers, convolutions and embeddings in int8, a scale for each channel; arithmetic in float.
 
     Args:
@@ -42,7 +45,7 @@ def weights_only(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> GraphM
     return _quantized(program, [_weight_quantizer()], [inputs])
 
 
-def static(program: ExportedProgram, calibration: Sequence[tuple[Tensor, ...]]) -> GraphModule:
+def static(program: ExportedProgram, calibration: Sequence[tuple[Any, ...]]) -> GraphModule:
     """Linear layers and convolutions in int8 arithmetic, as x86 CPUs have it; embeddings as weights in int8.
 
     Args:
@@ -66,7 +69,7 @@ def static(program: ExportedProgram, calibration: Sequence[tuple[Tensor, ...]]) 
     return _quantized(program, [quantizer, _weight_quantizer()], calibration)
 
 
-def for_phones(program: ExportedProgram, calibration: Sequence[tuple[Tensor, ...]]) -> GraphModule:
+def for_phones(program: ExportedProgram, calibration: Sequence[tuple[Any, ...]]) -> GraphModule:
     """As `static`, with the operators and ranges that XNNPACK runs."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
@@ -77,9 +80,7 @@ def for_phones(program: ExportedProgram, calibration: Sequence[tuple[Tensor, ...
     return _quantized(program, [XNNPACKQuantizer().set_global(config)], calibration)
 
 
-def _quantized(
-    program: ExportedProgram, quantizers: list[Any], calibration: Sequence[tuple[Tensor, ...]]
-) -> GraphModule:
+def _quantized(program: ExportedProgram, quantizers: list[Any], calibration: Sequence[tuple[Any, ...]]) -> GraphModule:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import ComposableQuantizer
 

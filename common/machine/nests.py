@@ -7,6 +7,7 @@ number, belongs to all of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,6 +98,21 @@ def join(nests: Sequence[Any]) -> Any:
         parts = [join(part) for part in zip(*nests, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
     return first
+
+
+def outline(nest: Any) -> Any:
+    """The shape of a nest, as JSON can hold it: each tensor is its number among `tensors`. `filled` is the reverse."""
+    numbers = itertools.count()
+    return change(nest, lambda _: next(numbers))
+
+
+def filled(outline: Any, tensors: Sequence[Tensor]) -> Any:
+    """The nest of an outline; what was a tuple may have become a list, as in JSON, and is a tuple again."""
+    if isinstance(outline, dict):
+        return {key: filled(part, tensors) for key, part in outline.items()}
+    if isinstance(outline, (list, tuple)):
+        return tuple(filled(part, tensors) for part in outline)
+    return tensors[outline]
 
 
 def _by_sample(nest: Any, function: Callable[[Any], Any]) -> Any:

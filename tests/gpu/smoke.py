@@ -22,6 +22,7 @@ from common import artifact, example
 from common.errors import UserError
 from common.export.capture import Watched
 from common.export.export import export
+from common.machine import nests
 from tests.gpu.say import Skip, checked
 from tests.helpers import ROOT, environment, final_weights, only_run, same
 from tests.serve_helpers import address
@@ -82,7 +83,13 @@ class Smoke:
         network = watched.network().to(self.device)
         with torch.inference_mode():
             off = max(
-                difference(network(*(x.to(self.device) for x in call.inputs)).cpu(), call.output) for call in calls
+                difference(ours.cpu(), theirs)
+                for call in calls
+                for ours, theirs in zip(
+                    nests.tensors(network(*nests.move(call.inputs, torch.device(self.device)))),
+                    nests.tensors(call.output),
+                    strict=True,
+                )
             )
         assert off <= OUTPUTS, f"outputs on {self.device} differ from the CPU's by {off:.2g} of the largest"
         return f"CPU and {self.device} differ by {off:.1g} of the largest output"
