@@ -88,7 +88,7 @@ class Environments:
         first = make(name, life_loss=life_loss, render=render, limit=limit)
         self.vector: Any = None
         spec = first.spec
-        self.limit = None if _limits_itself(name) else limit or LIMIT
+        self.limit = None if _limits_itself(spec.id) else limit or LIMIT
         vectorised = spec.vector_entry_point is not None and not spec.additional_wrappers
         vectorised = vectorised and limit is None and self.limit is None
         if vectorised and count >= WORTH_VECTORS and not render:
@@ -179,9 +179,7 @@ def make(name: str, *, render: bool = False, life_loss: bool = False, limit: int
     if atari:
         options["frameskip"] = 1  # the wrapper below does it, and takes the brighter of two frames
     try:
-        if limit is None and not _limits_itself(name):
-            limit = LIMIT
-        environment = gymnasium.make(name, max_episode_steps=limit, **options)
+        environment: Any = gymnasium.make(name, max_episode_steps=limit, **options)
     except (error.UnregisteredEnv, error.DeprecatedEnv) as mistake:
         raise UserError(f"There is no environment {name}.", _similar(name)) from mistake
     except (error.DependencyNotInstalled, ImportError) as mistake:
@@ -195,6 +193,8 @@ def make(name: str, *, render: bool = False, life_loss: bool = False, limit: int
             f"The actions of {name} are not discrete but a {kind}; DQN chooses among a few.",
             "Try CartPole-v1, Acrobot-v1, MountainCar-v0, LunarLander-v3 or ALE/Pong-v5.",
         )
+    if limit is None and not _limits_itself(environment.spec.id):
+        environment = wrappers.TimeLimit(environment, LIMIT)
     if atari:
         return wrappers.AtariPreprocessing(environment, screen_size=SIZE, terminal_on_life_loss=life_loss)
     space = environment.observation_space
@@ -210,16 +210,15 @@ def make(name: str, *, render: bool = False, life_loss: bool = False, limit: int
     return environment
 
 
-def _limits_itself(name: str) -> bool:
-    """Whether episodes end by themselves, after so many steps at the latest; Atari's emulator counts its frames."""
+def _limits_itself(id: str) -> bool:
+    """Whether episodes end by themselves, after so many steps at the latest; Atari's emulator counts its frames.
+
+    Args:
+        id: of the environment once it is made, with its version.
+    """
     import gymnasium
 
-    if name.startswith("ALE/"):
-        return True
-    try:
-        return gymnasium.spec(name).max_episode_steps is not None  # of "module:Name" it imports the module
-    except (gymnasium.error.Error, ImportError):  # making it says what is wrong
-        return True
+    return id.startswith("ALE/") or gymnasium.spec(id).max_episode_steps is not None
 
 
 def action_names(name: str, environment: Any, count: int) -> list[str]:

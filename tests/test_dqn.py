@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -333,5 +334,10 @@ def test_an_environment_without_a_time_limit_gets_one_and_says_so(
     assert result["metrics"]["mean_length"] <= 50
     said = capsys.readouterr().err
     assert said.count("CliffWalking-v1 has no time limit: episodes are cut after 50 steps") == 2  # log and note
-    assert Environments("CliffWalking-v1", 1).limit == 1000
+    for name in ("CliffWalking-v1", "CliffWalking"):  # Gymnasium takes the newest version of a name without one
+        environments = Environments(name, 1)
+        assert environments.limit == 1000
+        environments.reset(0)
+        cut = [bool(environments.step(np.zeros(1, np.int64)).truncated[0]) for _ in range(1000)]
+        assert cut == [False] * 999 + [True]
     assert Environments("CartPole-v1", 1).limit is None

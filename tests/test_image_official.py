@@ -94,6 +94,12 @@ def test_fashion_mnist_has_names(small_mnist: dict[str, bytes], tmp_path: Path) 
     data = load_images("fashion-mnist", data_dir=tmp_path, size=32, channels=3)
     assert data.classes == torchvision.datasets.FashionMNIST.classes
     assert data.train[0].shape == (3, 32, 32)
+    assert "checked by their lengths" in data.provenance
+    write(tmp_path / "packed", small_mnist, packed=True)
+    assert "official test" in load_images("fashion-mnist", data_dir=tmp_path / "packed").provenance
+    again = tmp_path / "packed" / "t10k-labels-idx1-ubyte.gz"
+    again.write_bytes(gzip.compress(gzip.decompress(again.read_bytes()), 1))  # packed by somebody else
+    assert "checked by their lengths" in load_images("fashion-mnist", data_dir=tmp_path / "packed").provenance
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -119,7 +125,7 @@ def test_consistent_files_that_are_not_the_official_ones_are_taken_and_said(
     write(tmp_path, {n + ".gz" * packed: gzip.compress(d) if packed else d for n, d in files.items()}, packed)
     data = load_images(name, data_dir=tmp_path)
     assert len(data.train) + len(data.valid) == 100
-    assert "not the official files" in data.provenance
+    assert "not the official files: they hold other numbers of images" in data.provenance
     assert "official test" not in data.provenance
 
 

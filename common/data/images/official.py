@@ -28,7 +28,7 @@ OFFICIAL: dict[str, tuple[str, str, float]] = {
 DRAWINGS = {"mnist": Drawing(grid=28, fill=20 / 28)}  # digits of 20 pixels in 28 (LeCun et al. 1998)
 COUNTS = {"train": 60_000, "t10k": 10_000}  # of both MNIST sets
 IDX_FILES = [f"{part}-{kind}-ubyte" for part in COUNTS for kind in ("images-idx3", "labels-idx1")]
-# Of the unpacked files; torchvision knows only those of the .gz. Fashion-MNIST's are checked by length.
+# Of the unpacked files; torchvision knows only those of the .gz. Those of Fashion-MNIST are known to nobody.
 IDX_MD5 = {
     "MNIST": {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -38,6 +38,7 @@ IDX_MD5 = {
     }
 }
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+_OTHERS = "these are not the official files: they hold other numbers of images"
 _AGAIN = "With another --data-dir it is downloaded anew, there."
 
 
@@ -87,12 +88,12 @@ def _read_mnist(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, l
             move_files(temporary / kind / "raw", places[0])
         folder = places[0]
     read = [_read_idx(folder / file, kind) for file in IDX_FILES]
-    images, labels, test_images, test_labels = (content for content, _ in read)
+    (images, labels, test_images, test_labels), notes = zip(*read, strict=True)
     for pixels, numbers, file in ((images, labels, IDX_FILES[1]), (test_images, test_labels, IDX_FILES[3])):
         if len(pixels) != len(numbers) or numbers.max() > 9:
             what = f"{folder / file} has {len(numbers):,} labels up to {int(numbers.max())} for {len(pixels):,} images."
             raise UserError(what, "Labels go from 0 to 9, one for each image.")
-    note = "" if all(official for _, official in read) else "not the official files, but as many images as they hold"
+    note = next(filter(None, notes), "")
     classes = [str(digit) for digit in range(10)] if kind == "MNIST" else FASHION
     return (images.unsqueeze(1), labels.long()), (test_images.unsqueeze(1), test_labels.long()), classes, note
 
@@ -101,8 +102,8 @@ def _present(file: Path) -> bool:
     return file.is_file() or file.with_name(file.name + ".gz").is_file()
 
 
-def _read_idx(file: Path, kind: str) -> tuple[Tensor, bool]:
-    """uint8 [N, 28, 28] or [N] of a plain or .gz idx file, and whether it is the official one.
+def _read_idx(file: Path, kind: str) -> tuple[Tensor, str]:
+    """uint8 [N, 28, 28] or [N] of a plain or .gz idx file, and why it may not be the official one; "" if it is.
 
     Raises:
         UserError: its length is not what its header says, or it has the official length and another checksum.
@@ -121,13 +122,19 @@ def _read_idx(file: Path, kind: str) -> tuple[Tensor, bool]:
     # Magic number (uint8, number of dimensions), then each dimension, all big-endian 32 bits.
     shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, begin, 4)]
     whole = data[:4] == (0x800 + dimensions).to_bytes(4, "big") and len(data) == begin + torch.Size(shape).numel()
-    expected = IDX_MD5.get(kind, {}).get(name, "")
-    right = not expected or hashlib.md5(data, usedforsecurity=False).hexdigest() == expected
+    expected, packing = IDX_MD5.get(kind, {}).get(name), dict(_torchvision(kind).resources).get(file.name)
     official = shape[0] == COUNTS[name.split("-")[0]]
-    if not whole or shape[1:] != [28, 28][: dimensions - 1] or not shape[0] or (official and not right):
+    wrong = official and expected is not None and _md5(data) != expected
+    if not whole or shape[1:] != [28, 28][: dimensions - 1] or not shape[0] or wrong:
         what = f"{file} is damaged or incomplete ({len(content):,} bytes): it is not the official file."
         raise UserError(what, _AGAIN)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=begin).view(shape), official
+    sure = expected is not None or _md5(content) == packing
+    note = _OTHERS if not official else "" if sure else "checked by their lengths, as no checksums are known"
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=begin).view(shape), note
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _read_cifar(kind: str, name: str, data_dir: Path) -> tuple[_Split, _Split, list[str], str]:
