@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from common.machine.distributed import SyncBatchNorm, synchronize_batch_norm
-from tests.helpers import final_weights, only_run, ranks, result, same, torchrun, warm
+from tests.helpers import final_weights, mistake, only_run, ranks, result, same, torchrun, warm
 
 ARGUMENTS = ["-m", "tests.toy", "--json", "--dropout", "0", "--epochs", "2"]
 
@@ -52,6 +53,14 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     assert process.returncode != 0
 
 
+def test_more_processes_than_samples_are_refused(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / "photos" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(tmp_path / "photos" / str(number % 2) / f"{number}.png")
+    process = ranks(7, "-m", "vision.train", "--data", f"folder:{tmp_path}/photos", "--out", tmp_path / "runs")
+    assert mistake(process) == "error: 7 processes can't share 6 training samples.\nStart 6 or fewer."
+
+
 def test_sync_batch_norm_keeps_names_and_evaluates_like_batch_norm() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
@@ -67,6 +76,7 @@ def test_sync_batch_norm_keeps_names_and_evaluates_like_batch_norm() -> None:
 
 AVERAGE = """
 import torch
+from PIL import Image
 from torch import nn
 from common.machine import distributed
 distributed.start()

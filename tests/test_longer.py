@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,18 @@ def rates(run: Path) -> list[float]:
     return [line["lr"] for line in read_history(run) if "lr" in line]
 
 
+def crash_at(step: int) -> Callable[[Run, bool], None]:
+    """What in the place of `Run._after_step` ends training there."""
+    after_step = Run._after_step
+
+    def crash(self: Run, last: bool) -> None:
+        after_step(self, last)
+        if self.step == step:
+            raise Crash
+
+    return crash
+
+
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
 def test_a_finished_run_trains_on_with_a_schedule_for_the_steps_that_were_added(tmp_path: Path, schedule: str) -> None:
     run = train(tmp_path, schedule=schedule, epochs=3)
@@ -55,15 +70,8 @@ def test_killed_in_the_second_leg_it_ends_with_the_same_bits(
     for name in ("whole", "killed"):
         train(tmp_path / name, epochs=3, **values)
     whole = train(tmp_path / "whole", resume=True, epochs=6)
-    after_step = Run._after_step
-
-    def crash(self: Run, last: bool) -> None:
-        after_step(self, last)
-        if self.step == step:
-            raise Crash
-
     with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(Run, "_after_step", crash)
+        patch.setattr(Run, "_after_step", crash_at(step))
         train(tmp_path / "killed", resume=True, epochs=6)
     killed = train(tmp_path / "killed", resume=True)  # without the flag: the run knows how long it is to be
     assert same(final_weights(killed), final_weights(whole))
@@ -114,10 +122,30 @@ def test_rungs_that_are_compared_do_not_grow(tmp_path: Path) -> None:
     ("name", "first", "then"),
     [("rl.dqn", {"steps": 960}, {"steps": 1920}), ("generative.gan", {"epochs": 1}, {"epochs": 2})],
 )
-def test_agents_and_generators_train_on_too(
-    name: str, first: dict[str, int], then: dict[str, int], tmp_path: Path
+def test_agents_and_generators_train_on_too_and_killed_on_the_way_end_with_the_same_bits(
+    name: str, first: dict[str, int], then: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Path(execute(get(name), Options(tiny=True, quiet=True, out=str(tmp_path)), first)["run"])
     step = last_checkpoint(run)["step"]
-    execute(get(name), Options(quiet=True, out=str(tmp_path), resume=str(run)), then)
+    killed = shutil.copytree(run, tmp_path / "killed" / run.name)
+
+    def train_on(folder: Path, asked: dict[str, int]) -> None:
+        often = {"checkpoint_seconds": 0.0, **asked}
+        execute(get(name), Options(quiet=True, out=str(tmp_path), resume=str(folder)), often)
+
+    train_on(run, then)
     assert last_checkpoint(run)["step"] == 2 * step
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(Run, "_after_step", crash_at(step + step // 2))
+        train_on(killed, then)
+    assert step <= last_checkpoint(killed)["step"] < 2 * step
+    train_on(killed, {})
+    assert same(final_weights(killed), final_weights(run))
+
+
+def test_null_in_a_file_of_settings_is_what_the_run_had(tmp_path: Path) -> None:
+    vision, options = get("vision.train"), Options(quiet=True, out=str(tmp_path))
+    run = Path(execute(vision, replace(options, tiny=True), {"epochs": 1})["run"])
+    (tmp_path / "settings.json").write_text('{"epochs": null, "seed": 0}')
+    again = replace(options, resume=str(run), config=str(tmp_path / "settings.json"))
+    assert execute(vision, again, {})["config"]["epochs"] == 1

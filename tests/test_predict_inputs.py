@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,13 +178,25 @@ def test_the_first_error_is_said_on_stderr(serve: Any, capsys: pytest.CaptureFix
     assert "2 inputs, 1 failed\nthe first error: -7 is no seed: -7" in capsys.readouterr().err
 
 
+def test_lines_may_come_from_a_file_whose_name_is_no_utf_8(serve: Any, tmp_path: Path) -> None:
+    serve("text")
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
+    Path(place).write_text("hello\nHELLO\n")
+    assert predict.main("run", lines=[place], out=str(tmp_path / "out.jsonl")) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["file"].rpartition("/")[2], row["class"]) for row in rows] == [
+        ("caf\\xe9.txt:1", "calm"),
+        ("caf\\xe9.txt:2", "loud"),
+    ]
+
+
 def test_a_file_of_another_kind_is_given_up_after_a_few_lines(serve: Any, tmp_path: Path) -> None:
     serve("observation")
     wrong, out = tmp_path / "wrong.bin", tmp_path / "answers.jsonl"
     wrong.write_bytes(b"\xff\xfe garbage\n" * 10_000)
-    with pytest.raises(UserError, match="None of the first 64 lines is an input of this model: "):
+    with pytest.raises(UserError, match="None of the first 20 lines is an input of this model: "):
         predict.main("run", lines=[str(wrong)], out=str(out))
     assert not out.exists()
-    wrong.write_bytes(b"x\n" * 30 + b"[1, 2]\n")  # few of them: each gets its row
+    wrong.write_bytes(b"x\n" * 19 + b"[1, 2]\n")  # few of them: each gets its row
     assert predict.main("run", lines=[str(wrong)], out=str(out)) == 1
-    assert len(out.read_text().splitlines()) == 31
+    assert len(out.read_text().splitlines()) == 20

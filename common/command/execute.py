@@ -152,10 +152,10 @@ def resumed_config(example: Example, folder: Path, asked: dict[str, Any]) -> tup
     free = {f.name for f in dataclasses.fields(config) if f.metadata["group"] == "Run"} | {"data_dir"}
     config = config.with_values({name: asked[name] for name in free & asked.keys()})  # they do not change the result
     grow = {f.name for f in dataclasses.fields(config) if f.metadata["grows"]} & asked.keys()
-    more = {name: asked[name] for name in grow if asked[name] > (getattr(config, name) or 0)}
+    more = {name: asked[name] for name in grow if (asked[name] or 0) > (getattr(config, name) or 0)}
     config = config.with_values(more)
     for name, value in asked.items():
-        if getattr(config, name) != value:
+        if value is not None and getattr(config, name) != value:  # null: as it was decided then
             raise UserError(
                 f"--resume: {folder} was made with --{name.replace('_', '-')} {getattr(config, name)}, not {value}.",
                 "Drop that flag to continue the run, or drop --resume to start another.",

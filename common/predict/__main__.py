@@ -66,7 +66,7 @@ def main(
     device.set_threads()
     errors = [error for source in sources if (error := done.get(source.name))]
     left = [source for source in sources if source.name not in done]
-    batches = predict_all(predictor, left, batch_size)
+    batches = predict_all(predictor, left, batch_size, first=HOPELESS if lines else batch_size)
     # A file of another kind has an error on every line: said once, instead of a hundred thousand times.
     begun = _first_rows(batches, len(left)) if lines and not done else []
     with RowWriter(target, layout) as writer:
@@ -114,7 +114,8 @@ def find_sources(
     sources = [Source(readable(str(path)), path) for path in find_files(files, suffixes)]
     sources += [Source(readable(text), os.fsencode(text)) for text in values]  # as the shell gave them
     for name in lines:
-        sources += [Source(f"{name}:{number}", line) for number, line in enumerate(_read_lines(name), start=1)]
+        numbered = enumerate(_read_lines(name), start=1)
+        sources += [Source(f"{readable(name)}:{number}", line) for number, line in numbered]
     return list({source.name: source for source in sources}.values())
 
 
@@ -129,18 +130,24 @@ def _read_lines(name: str) -> list[bytes]:
     try:
         return Path(name).read_bytes().splitlines()
     except OSError as error:
-        raise UserError(f"Can't read {name}: {error.strerror}.") from error
+        raise UserError(f"Can't read {readable(name)}: {error.strerror}.") from error
 
 
-def predict_all(predictor: Predictor, sources: Sequence[Source], batch_size: int) -> Iterator[list[dict[str, Any]]]:
+def predict_all(
+    predictor: Predictor, sources: Sequence[Source], batch_size: int, first: int | None = None
+) -> Iterator[list[dict[str, Any]]]:
     """Rows for inputs, a batch at a time and in order; the next batch is read while the model works.
+
+    Args:
+        first: most inputs of the first batch; as many as of the others by default.
 
     Yields:
         lists of `{"file": ..., **answer}`, or `{"file": ..., "error": ...}` for an input that cannot be read.
     """
-    chunks = [sources[i : i + batch_size] for i in range(0, len(sources), batch_size)]
+    begin = min(first or batch_size, batch_size)
+    chunks = [sources[:begin], *(sources[i : i + batch_size] for i in range(begin, len(sources), batch_size))]
     with ThreadPoolExecutor() as pool:
-        ahead = [pool.submit(_decode, predictor, p) for p in chunks[0]] if chunks else []
+        ahead = [pool.submit(_decode, predictor, p) for p in chunks[0]]
         for number, chunk in enumerate(chunks):
             items = [future.result() for future in ahead]
             following = chunks[number + 1] if number + 1 < len(chunks) else []

@@ -185,8 +185,13 @@ class Run:
         Args:
             config: with every setting decided.
             samples: of the training data; None where there is no data set.
+
+        Raises:
+            UserError: there are more processes than samples.
         """
         batch, world = config.batch_size or 0, distributed.world()
+        if samples is not None and samples < world:
+            raise UserError(f"{world} processes can't share {samples} training samples.", f"Start {samples} or fewer.")
         size = batch if samples is None or samples >= batch else max(1, samples // 4)
         size = max(1, size // world) * world  # each process gets as many
         if batch and size != batch and "batch_size" not in self._given and not self.resume:
