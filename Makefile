@@ -1,8 +1,7 @@
 # Every target makes .venv when there is none. Two marker files make the second call instant: `demo` needs what a user
 # installs, everything else also what developers do.
-#   make TORCH_INDEX=https://download.pytorch.org/whl/cpu setup      wheels for CPU only, ROCm, ...
+#   make TORCH_INDEX=https://download.pytorch.org/whl/cpu setup      wheels for CPU only, ROCm, ...; .venv remembers it
 PYTHON ?= python3
-TORCH_INDEX ?=
 BENCH ?=
 GPU ?=
 DATA ?=
@@ -10,6 +9,8 @@ PEER ?=
 CIFAR ?=
 VENV := .venv
 BIN := $(VENV)/bin
+INDEX := $(VENV)/.torch-index
+TORCH_INDEX ?= $(shell cat $(INDEX) 2>/dev/null)
 READY := $(VENV)/.ready
 DEVELOP := $(VENV)/.ready-dev
 # From TORCH_INDEX alone, where it is given: beside another index pip would take the newest of both.
@@ -22,6 +23,7 @@ setup: $(DEVELOP)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 to 3.13 is needed, this is " + sys.version.split()[0] + "; say make PYTHON=python3.12") if not (3, 10) <= sys.version_info[:2] <= (3, 13) else None'
 	$(PYTHON) -m venv $(VENV)
+	@$(if $(TORCH_INDEX),echo '$(TORCH_INDEX)' > $(INDEX))
 	$(call torch,torch torchvision)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@

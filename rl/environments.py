@@ -15,8 +15,8 @@ from common.errors import UserError, nearest
 FRAMES = 4  # stacked into one observation of images
 SIZE = 84  # side of an image in pixels, as in Mnih et al. 2015
 TINY = "Corridor-v0"
-# From so many on, gymnasium's vectorised implementations are faster than one environment after the other.
 LIMIT = 1000  # steps of an episode where the environment has no limit: an agent may walk in circles for ever
+# From so many on, gymnasium's vectorised implementations are faster than one environment after the other.
 WORTH_VECTORS = 4
 
 # What the actions of well-known environments are called; Atari games name their own.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +82,16 @@ def test_a_small_error_in_the_outputs_alone_is_refused(
     error = refused(run, "--to", "torch-export", "--tolerance", "1")
     assert error.startswith("error: The export disagrees with the run: accuracy ")
     assert "outputs differ by up to 0.1" in error
+
+
+def test_int8_weights_that_are_too_wide_are_refused(
+    run: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    monkeypatch.setattr(formats, "SEVEN_BITS", 8)  # as if they were
+    error = refused(tmp_path / "run", "--to", "onnx", "--quantize", "int8")
+    assert re.match(r"error: The int8 weights go up to \d+; on a CPU without VNNI", error)
+    assert not (tmp_path / "run" / "exports").exists()
 
 
 def test_a_refused_export_leaves_the_good_one_before_it(

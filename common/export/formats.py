@@ -75,8 +75,8 @@ def _write_executorch(program: ExportedProgram, path: Path) -> None:
 
 
 FOLDED = 2**26  # numbers in a constant that is computed from others before the file is written
-# What has weights. 8-bit sums, norms and attention cost a fine-tuned MiniLM ten points and are no faster.
 SEVEN_BITS = 64  # the largest 8-bit weight that is right on every CPU, see `largest_weight`
+# What has weights. 8-bit sums, norms and attention cost a fine-tuned MiniLM ten points and are no faster.
 INT8 = ["Conv", "ConvTranspose", "Gather", "Gemm", "MatMul"]
 
 WRITERS: dict[str, Callable[[ExportedProgram, Path], None]] = {

@@ -145,7 +145,7 @@ def page(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        f"<title>{escape(f'{title} · {subtitle}' if subtitle else title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1>\n<p>{escape(subtitle)}</p></header>\n"
         f"{_unique_ids(body)}\n{_facts(facts)}</body>\n</html>\n"
     )
