@@ -139,13 +139,14 @@ def page(
             it has them, then the other values and the notes.
         facts: what must be known to repeat the run: config, hardware, time. Plain text.
     """
+    name = f"{title} · {subtitle}" if subtitle else title  # of the window, beside those of other runs
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     body = "\n".join([*([_headline(metrics)] if metrics else []), f"<main>{''.join(map(_section, sections))}</main>"])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(f'{title} · {subtitle}' if subtitle else title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        f"<title>{escape(name)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
         f"<header><h1>{escape(title)}</h1>\n<p>{escape(subtitle)}</p></header>\n"
         f"{_unique_ids(body)}\n{_facts(facts)}</body>\n</html>\n"
     )
