@@ -1,6 +1,7 @@
 """Stable-Baselines3's DQN with rl-baselines3-zoo's settings for CartPole-v1: `python peer_sb3.py SEED`.
 
-Run by `make bench BENCH=agents SB3=PYTHON`, where PYTHON is an interpreter that has stable-baselines3. Prints JSON.
+Run by `python -m tests.bench cartpole --sb3 PYTHON`, where PYTHON is an interpreter that has
+stable-baselines3. Prints JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import time
 
 import gymnasium
+import stable_baselines3
 from stable_baselines3 import DQN
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -29,4 +31,5 @@ seconds = time.monotonic() - began
 separate = Monitor(gymnasium.make("CartPole-v1"))
 separate.reset(seed=10_000 + seed)
 mean, std = evaluate_policy(model, separate, n_eval_episodes=100, deterministic=True)
-sys.stdout.write(json.dumps({"mean_return": float(mean), "std": float(std), "seconds": seconds, "steps": STEPS}) + "\n")
+found = {"mean_return": float(mean), "std": float(std), "seconds": seconds, "steps": STEPS}
+sys.stdout.write(json.dumps({**found, "version": stable_baselines3.__version__}) + "\n")
