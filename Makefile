@@ -15,7 +15,7 @@ DEVELOP := $(VENV)/.ready-dev
 # From TORCH_INDEX alone, where it is given: beside another index pip would take the newest of both.
 torch = $(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet -c constraints.txt --index-url $(TORCH_INDEX) $(1))
 
-.PHONY: setup demo test conformance lint bench gpu results lock clean
+.PHONY: setup demo test conformance lint bench gpu lock clean
 
 setup: $(DEVELOP)
 
@@ -54,6 +54,7 @@ conformance: $(DEVELOP)  ## every example under AWS's own tools
 bench: $(DEVELOP)  ## figures measured here, into results/; BENCH="NAME..." chooses
 	$(BIN)/python -m tests.bench $(BENCH) $(if $(DATA),--data $(DATA)) $(if $(PEER),--peer $(PEER)) $(if $(CIFAR),--cifar $(CIFAR))
 
+.PHONY: results
 results: $(DEVELOP)  ## docs/results.md and the table of the README, from results/
 	$(BIN)/python -m tests.results
 

@@ -276,7 +276,7 @@ def bound(options: argparse.Namespace) -> Iterator[Row]:
             "at most": Figure(round(most, 1), "photos/s", 0),
         }
         what = f"{plan}, {threads} thread{'s' * (threads > 1)}"
-        yield Row(what, figures, statistic="median", n=5, note=f"{cores} cores")
+        yield Row(what, figures, statistic="median", n=5, note="one core" if cores == 1 else f"{cores} cores")
     torch.set_num_threads(cores)
 
 
