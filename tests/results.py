@@ -197,7 +197,7 @@ def record(
     made = []
     for row in rows:
         told = ", ".join(f"{key} {figure.text()}" for key, figure in row.figures.items())
-        sys.stdout.write(f"{row.what}: {told or 'not measured'}{f' ({row.note})' if row.note else ''}\n")
+        sys.stdout.write(f"{row.what}: {'; '.join(filter(None, (told, row.note)))}\n")
         sys.stdout.flush()
         made.append(row)
     today = time.strftime("%Y-%m-%d")
