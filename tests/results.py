@@ -286,7 +286,7 @@ def section(benchmark: Benchmark) -> str:
     rows = benchmark.rows
     keys = list(dict.fromkeys((key, figure.unit) for row in rows for key, figure in row.figures.items()))
     columns = {", ".join(filter(None, key)): [_cell(row, *key) for row in rows] for key in keys}
-    columns["of"] = [row.runs() for row in rows]
+    columns["of"] = [row.runs() if row.figures else "" for row in rows]
     columns["note"] = [row.note for row in rows]
     columns["command"] = [f"`{row.command}`" if row.command else "" for row in rows]
     columns = {name: cells for name, cells in columns.items() if any(cells)}

@@ -119,7 +119,7 @@ def test_what_a_benchmark_measures_is_a_file_that_the_page_is_made_of(tmp_path: 
     text = results.page(found)
     assert "## A subject of its own\n" in text
     assert "| ours | 90.5 ± 0.7 (90.0, 91.0) | mean of 2, seeds 0, 1 |" in text
-    assert "| *peer:* theirs | – | not recorded | not measured: --peer names no checkout | – |" in text
+    assert "| *peer:* theirs | – | – | not measured: --peer names no checkout | – |" in text
     assert "Again: `python -m tests.bench x --peer CHECKOUT`" in text
     assert "Not measured here yet" in text  # there is no file of a GPU
 
