@@ -18,10 +18,18 @@ from stable_baselines3.common.monitor import Monitor
 
 STEPS = 50_000
 ZOO = {  # rl-baselines3-zoo, hyperparams/dqn.yml
-    "learning_rate": 2.3e-3, "batch_size": 64, "buffer_size": 100_000, "learning_starts": 1000, "gamma": 0.99,
-    "target_update_interval": 10, "train_freq": 256, "gradient_steps": 128, "exploration_fraction": 0.16,
-    "exploration_final_eps": 0.04, "policy_kwargs": {"net_arch": [256, 256]},
-}  # fmt: skip
+    "learning_rate": 2.3e-3,
+    "batch_size": 64,
+    "buffer_size": 100_000,
+    "learning_starts": 1000,
+    "gamma": 0.99,
+    "target_update_interval": 10,
+    "train_freq": 256,
+    "gradient_steps": 128,
+    "exploration_fraction": 0.16,
+    "exploration_final_eps": 0.04,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
 
 seed = int(sys.argv[1])
 model = DQN("MlpPolicy", Monitor(gymnasium.make("CartPole-v1")), seed=seed, device="cpu", **ZOO)

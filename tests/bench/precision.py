@@ -15,10 +15,14 @@ from tests.results import Figure, Row
 from vision import models
 
 CASES = [(name, "small", 28, 64) for name in models.FAMILIES] + [
-    ("resnet", "base", 32, 64), ("torchvision/resnet18", "", 32, 64), ("torchvision/resnet18", "", 224, 8),
-    ("torchvision/resnet50", "", 224, 4), ("torchvision/vgg11", "", 224, 4), ("torchvision/mobilenet_v2", "", 224, 8),
+    ("resnet", "base", 32, 64),
+    ("torchvision/resnet18", "", 32, 64),
+    ("torchvision/resnet18", "", 224, 8),
+    ("torchvision/resnet50", "", 224, 4),
+    ("torchvision/vgg11", "", 224, 4),
+    ("torchvision/mobilenet_v2", "", 224, 8),
     ("torchvision/efficientnet_b0", "", 224, 8),
-]  # fmt: skip
+]
 STEPS = 6
 
 

@@ -107,9 +107,11 @@ def table(found: dict[str, Any]) -> str:
     torch_version, cuda = found["versions"]["torch"], found["cuda"] or "no CUDA"
     lines = [
         f"{found['device']}; {found['cpu']}; torch {torch_version} ({cuda}), Python {found['versions']['python']}, "
-        f"{found['date']}; {found['seconds']:.0f} s in all", "",
-        "| figure | measured | n | command |", "| --- | --- | --- | --- |",
-    ]  # fmt: skip
+        f"{found['date']}; {found['seconds']:.0f} s in all",
+        "",
+        "| figure | measured | n | command |",
+        "| --- | --- | --- | --- |",
+    ]
     for part in found["parts"]:
         for line in part["figures"]:
             value = line["value"] if isinstance(line["value"], str) else f"{line['value']:,.4g}"
