@@ -56,8 +56,12 @@ conformance: $(DEVELOP)  ## every example under AWS's own tools
 		gevent greenlet inotify_simple paramiko invoke bcrypt pynacl retrying werkzeug zope.event zope.interface || true
 	$(BIN)/python -m pytest -m conformance -ra --numprocesses auto
 
-bench: $(DEVELOP)  ## every figure of the README, measured here
+bench: $(DEVELOP)  ## figures measured here, into results/; BENCH="NAME..." chooses
 	$(BIN)/python -m tests.bench $(BENCH) $(if $(DATA),--data $(DATA)) $(if $(PEER),--peer $(PEER)) $(if $(CIFAR),--cifar $(CIFAR))
+
+.PHONY: results
+results: $(DEVELOP)  ## docs/results.md and the table of the README, from results/
+	$(BIN)/python -m tests.results
 
 # No marker: a machine with a GPU may have its packages in place and no way to install others.
 gpu:  ## every example and the GPU's figures on a machine with one, within five minutes

@@ -38,9 +38,14 @@ class Elsewhere(torch.Tensor):
     @staticmethod
     def __new__(cls, elem: Tensor) -> Elsewhere:
         made: Elsewhere = torch.Tensor._make_wrapper_subclass(
-            cls, elem.shape, strides=elem.stride(), storage_offset=elem.storage_offset(), dtype=elem.dtype,
-            device=torch.device("meta"), requires_grad=elem.requires_grad,
-        )  # fmt: skip
+            cls,
+            elem.shape,
+            strides=elem.stride(),
+            storage_offset=elem.storage_offset(),
+            dtype=elem.dtype,
+            device=torch.device("meta"),
+            requires_grad=elem.requires_grad,
+        )
         made.elem = elem.detach()
         return made
 

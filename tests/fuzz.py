@@ -20,8 +20,14 @@ CONTENT_TYPES = (
     "application/json;" * 50, "IMAGE/PNG", "image/png\tx", "\x7f\xff",
 )  # fmt: skip
 USUAL_TYPES = (
-    "", "application/json", "application/jsonlines", "text/csv", "text/plain", "image/png", "application/x-npy",
-)  # fmt: skip
+    "",
+    "application/json",
+    "application/jsonlines",
+    "text/csv",
+    "text/plain",
+    "image/png",
+    "application/x-npy",
+)
 ACCEPTS = (
     "*/*", "", "application/json", "application/jsonlines", "text/csv", "image/png", "text/*;q=0.5, */*;q=0", "q=q;q=q",
     "application/json;q=nan", ",,,", "application/json;q=-1", "a" * 2000,

@@ -18,9 +18,14 @@ from tests.warm import ROOT, Process
 def python(*arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Runs `python ARGUMENTS` in a fresh process, with the repository importable from any folder."""
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=cwd or ROOT, env=environment(), capture_output=True, text=True,
-        timeout=timeout, check=False,
-    )  # fmt: skip
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd or ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def torchrun(processes: int, *arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:

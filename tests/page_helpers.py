@@ -32,9 +32,14 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 # A sandbox needs rights that containers lack; and nothing here may reach for the network.
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 Stroke = Sequence[tuple[float, float]]
 
@@ -100,9 +105,13 @@ def untrained(folder: Path, name: str, network: nn.Module, inputs: Any, config: 
     weights = {key: value.contiguous() for key, value in network.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
     described = {
-        "format": FORMAT, "example": name, "config": config.to_dict(), "inputs": inputs.to_json(),
-        "classes": list(classes), "metrics": {},
-    }  # fmt: skip
+        "format": FORMAT,
+        "example": name,
+        "config": config.to_dict(),
+        "inputs": inputs.to_json(),
+        "classes": list(classes),
+        "metrics": {},
+    }
     (folder / "model.json").write_text(json.dumps(described))
     return folder
 

@@ -40,8 +40,12 @@ def write_artifact(folder: Path, model: str = "lenet", size: int = 28, channels:
     folder.mkdir(parents=True)
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors")
     description = {
-        "format": FORMAT, "example": "vision.train", "config": config.to_dict(), "inputs": inputs.to_json(),
-        "classes": [f"class {number}" for number in range(classes)], "metrics": {"accuracy": 0.1},
-    }  # fmt: skip
+        "format": FORMAT,
+        "example": "vision.train",
+        "config": config.to_dict(),
+        "inputs": inputs.to_json(),
+        "classes": [f"class {number}" for number in range(classes)],
+        "metrics": {"accuracy": 0.1},
+    }
     (folder / "model.json").write_text(json.dumps(description))
     return folder

@@ -13,15 +13,26 @@ from typing import Any
 
 # botocore's type names, and the Python types that its serialiser takes for them.
 _TYPES: dict[str, tuple[type, ...]] = {
-    "structure": (dict,), "map": (dict,), "list": (list, tuple), "string": (str,), "boolean": (bool,),
-    "integer": (int,), "long": (int,), "float": (float, int), "double": (float, int), "blob": (bytes, bytearray),
-}  # fmt: skip
+    "structure": (dict,),
+    "map": (dict,),
+    "list": (list, tuple),
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "long": (int,),
+    "float": (float, int),
+    "double": (float, int),
+    "blob": (bytes, bytearray),
+}
 
 # What stands in the patterns in Java's spelling, and the same in Python's.
 _PYTHON = {
-    r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s", r"\p{Print}": "[ -~]",
+    r"\p{L}": r"\w",
+    r"\p{N}": r"\d",
+    r"\p{Z}": r"\s",
+    r"\p{Print}": "[ -~]",
     r"\uD800\uDC00-\uDBFF\uDFFF": r"\U00010000-\U0010FFFF",  # beyond 16 bits
-}  # fmt: skip
+}
 
 
 def problems(operation: str, request: dict[str, Any], service: str = "sagemaker") -> list[str]:

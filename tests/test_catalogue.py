@@ -51,9 +51,12 @@ def test_a_new_file_is_found_without_another_line(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("usecases vis", "vision.train"), ("usecases vision.train --sche", "--schedule"),
-     ("usecases vision.train --schedule one", "one-cycle")],
-)  # fmt: skip
+    [
+        ("usecases vis", "vision.train"),
+        ("usecases vision.train --sche", "--schedule"),
+        ("usecases vision.train --schedule one", "one-cycle"),
+    ],
+)
 def test_the_shell_completes_examples_flags_and_choices(
     words: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

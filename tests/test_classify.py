@@ -55,9 +55,15 @@ def test_a_family_learns_what_can_be_learnt(tmp_path: Path, family: str) -> None
 
 def test_with_everything_on_a_crash_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: dict[str, Any] = {
-        "model": "lstm", "ngrams": 2, "word_dropout": 0.1, "label_smoothing": 0.1, "epochs": 2, "accumulate": 2,
-        "schedule": "cosine", "checkpoint_seconds": 0.0,
-    }  # fmt: skip
+        "model": "lstm",
+        "ngrams": 2,
+        "word_dropout": 0.1,
+        "label_smoothing": 0.1,
+        "epochs": 2,
+        "accumulate": 2,
+        "schedule": "cosine",
+        "checkpoint_seconds": 0.0,
+    }
     whole = tiny(tmp_path / "whole", **said)
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", crash_after(30, Run.log))
@@ -242,9 +248,14 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=500, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, hidden_dropout_prob=0.0,
-    )  # fmt: skip
+        vocab_size=500,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.0,
+    )
     BertForSequenceClassification(config).save_pretrained(folder)
     return folder
 
@@ -294,8 +305,9 @@ def test_python_that_a_model_brings_along_is_never_run(
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))  # to every question whether to trust it
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     for action in (
-        lambda: pretrained.load(str(theirs), 3, 64, False), lambda: predictor_of(artifact.load(folder)),
-    ):  # fmt: skip
+        lambda: pretrained.load(str(theirs), 3, 64, False),
+        lambda: predictor_of(artifact.load(folder)),
+    ):
         if kind == "bert":  # transformers has its code
             action()
         else:

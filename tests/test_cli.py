@@ -137,9 +137,15 @@ def test_a_run_folder_has_everything(tmp_path: Path) -> None:
     events = {n for n in names if n.startswith("events.out.tfevents")}
     assert len(events) == 1
     expected = {
-        "config.json", "metrics.jsonl", "result.json", "report.html", "model/model.json", "model/model.safetensors",
-        "checkpoints/best.pt", "checkpoints/step-28.pt",
-    }  # fmt: skip
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "report.html",
+        "model/model.json",
+        "model/model.safetensors",
+        "checkpoints/best.pt",
+        "checkpoints/step-28.pt",
+    }
     assert names - events == expected
     config = json.loads((run / "config.json").read_text())
     assert config.keys() >= {"example", "config", "command", "git_commit", "versions", "device", "device_why", "plan"}

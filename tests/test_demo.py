@@ -45,8 +45,11 @@ def runs(tmp_path: Path) -> Path:
 def test_runs_are_found_newest_first_and_named_by_what_tells_them_apart(runs: Path) -> None:
     found = demo.find_runs(runs)
     assert [path.name for path in found] == [
-        "seed-0", "20260101-000000-gan", "20260102-000000-lenet-photos", "20260101-000000-lenet-photos"
-    ]  # fmt: skip
+        "seed-0",
+        "20260101-000000-gan",
+        "20260102-000000-lenet-photos",
+        "20260101-000000-lenet-photos",
+    ]
     named = [name.partition("=")[0] for name in demo.name_runs(found)]
     assert named == ["seeds-seed-0", "gan", "lenet-photos", "lenet-photos-2"]
 

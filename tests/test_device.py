@@ -119,9 +119,13 @@ def test_planning_changes_neither_the_model_nor_the_random_state() -> None:
 def draw() -> list[float]:
     """Some values of every generator; `gauss` keeps its second value, so that an odd count leaves one behind."""
     return [
-        random.random(), random.gauss(0, 1), float(np.random.normal()), float(np.random.rand()),
-        *torch.randn(3).tolist(), torch.rand(()).item(),
-    ]  # fmt: skip
+        random.random(),
+        random.gauss(0, 1),
+        float(np.random.normal()),
+        float(np.random.rand()),
+        *torch.randn(3).tolist(),
+        torch.rand(()).item(),
+    ]
 
 
 def test_random_states_return_whole(tmp_path: Path) -> None:

@@ -80,9 +80,14 @@ def test_double_q_chooses_by_one_and_judges_by_the_other(double: bool, goal: flo
     model: Any = Table([[0.25, 0.0], [9.0, 1.0]])  # in state 1 it likes action 0
     target: Any = Table([[0.0, 0.0], [20.0, 30.0]])  # which this one gives 20; its own choice is worth 30
     batch = Batch(
-        torch.tensor([[0.0]]), torch.tensor([0]), torch.tensor([1.0]), torch.tensor([[1.0]]), torch.tensor([0.5]),
-        torch.ones(1), torch.zeros(1).long(),
-    )  # fmt: skip
+        torch.tensor([[0.0]]),
+        torch.tensor([0]),
+        torch.tensor([1.0]),
+        torch.tensor([[1.0]]),
+        torch.tensor([0.5]),
+        torch.ones(1),
+        torch.zeros(1).long(),
+    )
     loss, error, value = losses(model, target, batch, double)
     assert value.item() == 0.25
     assert error.item() == pytest.approx(goal - 0.25)
@@ -98,9 +103,14 @@ def test_a_distribution_is_learned_to_its_entropy() -> None:
     model = QNetwork((2,), 2, [16], atoms=5, low=0.0, high=4.0)
     target = copy.deepcopy(model)
     batch = Batch(
-        torch.ones(1, 2), torch.tensor([1]), torch.tensor([1.5]), torch.ones(1, 2), torch.zeros(1), torch.ones(1),
+        torch.ones(1, 2),
+        torch.tensor([1]),
+        torch.tensor([1.5]),
+        torch.ones(1, 2),
+        torch.zeros(1),
+        torch.ones(1),
         torch.zeros(1).long(),
-    )  # fmt: skip
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(400):
         loss, error, value = losses(model, target, batch, True)
@@ -327,9 +337,13 @@ def test_an_environment_without_a_time_limit_gets_one_and_says_so(
 ) -> None:
     """On CliffWalking an agent that has learnt nothing walks for ever."""
     values = {
-        "env": "CliffWalking-v1", "steps": 480, "episodes": 3, "validations": 2, "validate_every": 480,
+        "env": "CliffWalking-v1",
+        "steps": 480,
+        "episodes": 3,
+        "validations": 2,
+        "validate_every": 480,
         "max_episode_steps": 50,
-    }  # fmt: skip
+    }
     result = execute(dqn.example, Options(tiny=True, out=str(tmp_path)), values)
     assert result["metrics"]["mean_length"] <= 50
     said = capsys.readouterr().err

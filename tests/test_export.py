@@ -258,9 +258,13 @@ def test_a_pretrained_network_exports(runs: Runs, tmp_path: Path) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
     fast.save_pretrained(tmp_path)
     config = BertConfig(
-        vocab_size=500, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        vocab_size=500,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
         max_position_embeddings=64,
-    )  # fmt: skip
+    )
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     run = runs("nlp.classify", model=f"hf:{tmp_path}", epochs=1)
     folder, _ = export(run, "onnx", "none", None)

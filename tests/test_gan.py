@@ -74,9 +74,7 @@ def test_r1_and_r2_are_the_squared_gradients_of_real_and_fake_images() -> None:
     real, fake = images(3, 0), images(3, 1)
     critic = Quadratic(0.5, 0.1)
     no_mix = torch.zeros(3, 1, 1, 1)
-    parts = losses.discriminator_loss(
-        "r3gan", critic, real, fake, None, penalty=4.0, mix=no_mix, autocast=nullcontext
-    )  # fmt: skip
+    parts = losses.discriminator_loss("r3gan", critic, real, fake, None, penalty=4.0, mix=no_mix, autocast=nullcontext)
     r1, r2 = ((x + 0.1).flatten(1).square().sum(1).mean() for x in (real, fake))
     assert parts["penalty"].item() == pytest.approx((r1 + r2).item(), rel=1e-5)
     pairs = F.softplus(critic(fake) - critic(real)).mean()
@@ -257,8 +255,12 @@ def test_the_average_is_the_formula(tmp_path: Path, shapes: str, monkeypatch: py
 @pytest.mark.parametrize("loss", losses.OBJECTIVES)
 def test_a_crash_changes_no_bit(tmp_path: Path, shapes: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said: dict[str, Any] = {
-        "loss": loss, "epochs": 2, "conditional": True, "schedule": "cosine", "checkpoint_seconds": 0.0,
-    }  # fmt: skip
+        "loss": loss,
+        "epochs": 2,
+        "conditional": True,
+        "schedule": "cosine",
+        "checkpoint_seconds": 0.0,
+    }
     whole = tiny(tmp_path / "whole", shapes, **said)
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", crash_after(9, Run.log))

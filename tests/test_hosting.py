@@ -88,12 +88,14 @@ def test_the_requests_of_every_example(boto: Any, tmp_path: Path, name: str, cap
         assert uri.startswith(f"s3://{BUCKET}/pytorch-use-cases/models/{slug}-")
         expected = {
             "CreateModel": {
-                "ModelName": made, "ExecutionRoleArn": ROLE, "Tags": tags,
+                "ModelName": made,
+                "ExecutionRoleArn": ROLE,
+                "Tags": tags,
                 "PrimaryContainer": {"Image": IMAGE, "ModelDataUrl": uri},
             },
             "CreateEndpointConfig": {"EndpointConfigName": made, "ProductionVariants": [variant], "Tags": tags},
             "CreateEndpoint": {"EndpointName": endpoint, "EndpointConfigName": made, "Tags": tags},
-        }  # fmt: skip
+        }
         assert {name: requests[name] for name in expected} == expected
         capfd.readouterr()
         endpoints.create(str(folder), endpoint, settings, on_aws(dry_run=True))
@@ -116,9 +118,10 @@ def test_scaling_follows_the_requests_of_each_instance(boto: Any, tmp_path: Path
     requests = Requests(boto)
     hosting.create(boto, deployment(boto, tmp_path, instances=2, max_instances=6, invocations=300))
     target = {
-        "ServiceNamespace": "sagemaker", "ResourceId": "endpoint/digits/variant/AllTraffic",
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": "endpoint/digits/variant/AllTraffic",
         "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
-    }  # fmt: skip
+    }
     assert requests["RegisterScalableTarget"] == {**target, "MinCapacity": 2, "MaxCapacity": 6}
     policy = requests["PutScalingPolicy"]
     assert {key: policy[key] for key in target} == target
@@ -166,9 +169,10 @@ def test_an_update_puts_the_new_in_and_takes_the_old_away(
     _answer_update(boto, "digits", monkeypatch, accept=True)
     hosting.update(boto, after)
     assert requests["UpdateEndpoint"] == {
-        "EndpointName": "digits", "EndpointConfigName": after.config["EndpointConfigName"],
+        "EndpointName": "digits",
+        "EndpointConfigName": after.config["EndpointConfigName"],
         "RetainAllVariantProperties": True,  # scaling has chosen the number of instances
-    }  # fmt: skip
+    }
     assert requests["DeleteEndpointConfig"] == {"EndpointConfigName": before.config["EndpointConfigName"]}
     assert requests["DeleteModel"] == {"ModelName": before.model["ModelName"]}
 
@@ -296,8 +300,9 @@ def test_an_endpoint_here_is_created_asked_and_deleted_by_name(run: Path, tmp_pa
     """By the real server in a process of its own, which another process finds."""
     models.pack(run / "model", tmp_path / "model.tar.gz")
     where = Where(out=str(tmp_path))
-    with deploy("create", tmp_path / "model.tar.gz", "--name", "texts", "--execution_mode", "fast_local_mode",
-                out=tmp_path) as process:  # fmt: skip
+    with deploy(
+        "create", tmp_path / "model.tar.gz", "--name", "texts", "--execution_mode", "fast_local_mode", out=tmp_path
+    ) as process:
         state = tmp_path / "sagemaker" / "endpoints" / "texts.json"
         deadline = time.monotonic() + 120
         while not state.exists() and process.poll() is None and time.monotonic() < deadline:

@@ -152,9 +152,11 @@ def test_rare_classes_reach_every_part_when_they_can() -> None:
 
 def arrays(**changes: Any) -> dict[str, Any]:
     base = {
-        "x_train": numbered(100, 8, 8), "y_train": np.arange(100) % 4,
-        "x_test": numbered(120, 8, 8)[100:], "y_test": np.arange(20) % 4,
-    }  # fmt: skip
+        "x_train": numbered(100, 8, 8),
+        "y_train": np.arange(100) % 4,
+        "x_test": numbered(120, 8, 8)[100:],
+        "y_test": np.arange(20) % 4,
+    }
     return {key: value for key, value in (base | changes).items() if value is not None}
 
 

@@ -96,7 +96,7 @@ def test_an_observation_is_json_or_numpy() -> None:
         (SEEN, npy(np.array([[{}]], dtype=object)), "The observation is a damaged .npy file (ValueError)."),
         (SEEN, b"[" * 100_000, "The observation is not valid JSON"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_named(inputs: Any, content: bytes, words: str) -> None:
     with pytest.raises(UserError) as caught:
         inputs.decode(content)
@@ -111,10 +111,15 @@ def test_a_missing_file_is_named() -> None:
 @pytest.mark.parametrize(
     "inputs",
     [
-        TextInput(), RowInput(("a", "b")), RowInput(("a", "b"), (1.5, 2.0)), SeedInput(4), ObservationInput((2, 3)),
-        ImageInput(8, 1, (0.5,), (0.5,)), ImageInput(5, 3, (0.5,) * 3, (0.5,) * 3),
+        TextInput(),
+        RowInput(("a", "b")),
+        RowInput(("a", "b"), (1.5, 2.0)),
+        SeedInput(4),
+        ObservationInput((2, 3)),
+        ImageInput(8, 1, (0.5,), (0.5,)),
+        ImageInput(5, 3, (0.5,) * 3, (0.5,) * 3),
     ],
-)  # fmt: skip
+)
 def test_every_input_reads_its_own_sample(inputs: Any) -> None:
     first, second = inputs.decode(inputs.sample()), inputs.decode(inputs.sample())
     assert same(first, second)

@@ -151,9 +151,12 @@ def test_what_a_rung_removes_is_told_without_regard_to_indentation_and_comments(
     before = ["for x in data:", "    step(x)  # once", "    old()"]
     after = ["for epoch in range(2):", "    for x in data:", "        step(x)", "        new()"]
     assert ladder_page.changes(before, after) == [
-        ("+", "for epoch in range(2):"), (" ", "    for x in data:"), (" ", "        step(x)"),
-        ("−", "    old()"), ("+", "        new()"),
-    ]  # fmt: skip
+        ("+", "for epoch in range(2):"),
+        (" ", "    for x in data:"),
+        (" ", "        step(x)"),
+        ("−", "    old()"),
+        ("+", "        new()"),
+    ]
 
 
 def test_a_raw_row_in_a_class_out(tiny: dict[str, Any]) -> None:

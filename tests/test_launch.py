@@ -74,9 +74,14 @@ def test_the_launcher_takes_flags_in_both_spellings_and_the_example_s_after_two_
     assert exit_code(lambda: launch.main("vision.train", words.split())) == 3
     (job,) = jobs
     place = Place(
-        execution_mode="aws", instance_type="ml.g6.xlarge", instance_count=2, spot=True, max_run=60, job_name="my-job",
+        execution_mode="aws",
+        instance_type="ml.g6.xlarge",
+        instance_count=2,
+        spot=True,
+        max_run=60,
+        job_name="my-job",
         out=str(tmp_path),
-    )  # fmt: skip
+    )
     assert job.place == place
     assert job.hyperparameters == {"example": "rl.dqn", "rainbow": True, "batch_size": 8}
     output = capfd.readouterr()
@@ -135,15 +140,18 @@ def test_paths_of_the_user_become_channels(photos: Path) -> None:
     assert shipped("vision.train", "--data-dir", birds) == (inside, here)
     assert shipped("vision.train", data=birds) == (inside, here)
     assert shipped("vision.train", "--data", "folder:my photos", "--data-dir", photos) == (
-        {"data": "folder:my photos", **inside}, {"training": str(photos)},
-    )  # fmt: skip
+        {"data": "folder:my photos", **inside},
+        {"training": str(photos)},
+    )
     assert shipped("vision.train", data=f"folder:{birds}") == ({"data": "folder:.", **inside}, here)
     assert shipped("vision.train", "--data", "folder:s3://b/birds/") == (
-        {"data": "folder:.", **inside}, {"training": "s3://b/birds/"},
-    )  # fmt: skip
+        {"data": "folder:.", **inside},
+        {"training": "s3://b/birds/"},
+    )
     assert shipped("nlp.classify", "--data", f"csv:{photos}/rows.csv") == (
-        {"data": "csv:rows.csv", **inside}, {"training": str(photos / "rows.csv")},
-    )  # fmt: skip
+        {"data": "csv:rows.csv", **inside},
+        {"training": str(photos / "rows.csv")},
+    )
     values, channels = shipped("vision.train", "--model", "torchvision/resnet18", "--weights", photos / "net.pt")
     assert (values["weights"], channels) == ("{weights}/net.pt", {"weights": str(photos / "net.pt")})
     assert shipped("vision.train", "--data", "digits") == ({"data": "digits"}, {})

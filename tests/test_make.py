@@ -44,9 +44,13 @@ def make(project: Path, *arguments: str, fails: str = "nothing") -> list[str]:
     calls = project / "calls"
     calls.write_text("")
     ended = subprocess.run(
-        ["make", f"PYTHON={project / 'fake'}", *arguments], cwd=project, capture_output=True, text=True, check=False,
+        ["make", f"PYTHON={project / 'fake'}", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "CALLS": str(calls), "FAILS": fails},
-    )  # fmt: skip
+    )
     assert (ended.returncode == 0) == (fails == "nothing"), ended.stderr
     lines = calls.read_text().splitlines()
     return [re.sub(r".*constraints\.txt ", "", line) for line in lines if "pip install" in line]

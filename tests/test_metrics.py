@@ -127,8 +127,12 @@ def test_absent_class_is_said_and_left_out() -> None:
     assert metrics.values["f1_macro"] == pytest.approx(sk.f1_score(y, predicted, average="macro"), abs=1e-6)
     assert metrics.values["log_loss"] == pytest.approx(sk.log_loss(y, p, labels=range(4)), abs=1e-6)
     assert metrics.details["per_class"][2] == {
-        "class": "c2", "precision": None, "recall": None, "f1": None, "support": 0
-    }  # fmt: skip
+        "class": "c2",
+        "precision": None,
+        "recall": None,
+        "f1": None,
+        "support": 0,
+    }
 
 
 def test_absent_class_that_is_predicted_counts_in_macro_averages_as_in_scikit_learn() -> None:

@@ -195,8 +195,12 @@ def test_both_methods_look_where_the_evidence_is() -> None:
 
 def test_spans_that_overlap_or_leave_gaps_still_give_the_text() -> None:
     assert pieces("abcdef", [(1, 3, 0.5), (2, 4, 0.1), (4, 5, -0.25)]) == [
-        ("a", None), ("bc", 0.5), ("d", None), ("e", -0.25), ("f", None)
-    ]  # fmt: skip
+        ("a", None),
+        ("bc", 0.5),
+        ("d", None),
+        ("e", -0.25),
+        ("f", None),
+    ]
 
 
 # --- latents ----------------------------------------------------------------------------------------------

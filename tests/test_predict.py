@@ -50,8 +50,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                 wrong = split == "test" and number == 0
                 shown = CLASSES[CLASSES.index(kind) - 1] if wrong else kind
                 draw(shown, number + (1000 if split == "test" else 0)).save(folder / f"{number}.png")
-    said = {"data": f"folder:{root / 'data'}", "model": "lenet", "size": "tiny", "epochs": 4, "image_size": 28,
-            "batch_size": 8, "zoom": 0.0, "device": "cpu"}  # fmt: skip
+    said = {
+        "data": f"folder:{root / 'data'}",
+        "model": "lenet",
+        "size": "tiny",
+        "epochs": 4,
+        "image_size": 28,
+        "batch_size": 8,
+        "zoom": 0.0,
+        "device": "cpu",
+    }
     done = execute(example, Options(out=str(root / "runs"), quiet=True), said)
     return Path(done["run"]), root / "data" / "test"
 

@@ -28,8 +28,12 @@ def registered() -> Iterator[None]:
 
 
 def recorded(
-    name: str, rounds: list[int], cuts: set[int] = frozenset(), environments: int = 3, **settings: Any  # type: ignore[assignment]
-) -> Replay:  # fmt: skip
+    name: str,
+    rounds: list[int],
+    cuts: set[int] = frozenset(),  # type: ignore[assignment]
+    environments: int = 3,
+    **settings: Any,
+) -> Replay:
     """A memory after some rounds of so many steps; episodes are cut after the rounds in `cuts`."""
     lanes = Environments(name, environments)
     settings = {"capacity": 100_000, "stack": 4 if lanes.pixels else 0, "gamma": 0.9} | settings
@@ -59,9 +63,13 @@ def test_every_transition_is_that_of_a_loop_over_its_episode(steps: int, rounds:
     assert len(batch.indices) > 100
     seen = set()
     for old, new, returned, discount, span in zip(
-        batch.observations.tolist(), batch.next_observations.tolist(), batch.returns.tolist(),
-        batch.discounts.tolist(), replay.span.flatten()[batch.indices].tolist(), strict=True,
-    ):  # fmt: skip
+        batch.observations.tolist(),
+        batch.next_observations.tolist(),
+        batch.returns.tolist(),
+        batch.discounts.tolist(),
+        replay.span.flatten()[batch.indices].tolist(),
+        strict=True,
+    ):
         lane, episode, now = (int(x) for x in old)
         assert now < length_of(episode), "the last observation of an episode is none to act on"
         assert [int(x) for x in new] == [lane, episode, now + span], "no window may leave its episode"

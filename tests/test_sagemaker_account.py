@@ -35,8 +35,15 @@ TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As on a machine where AWS was never set up, and where its metadata service is not asked for."""
-    for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-                 "AWS_SESSION_TOKEN", "SAGEMAKER_ROLE_ARN"):  # fmt: skip
+    for name in (
+        "AWS_PROFILE",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "SAGEMAKER_ROLE_ARN",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -214,13 +221,22 @@ def test_a_dry_run_needs_nothing_and_sends_nothing(capfd: pytest.CaptureFixture[
 
 def test_strict_sees_what_boto3_lets_pass() -> None:
     request = {
-        "TrainingJobName": "two words", "RoleArn": "arn:aws:iam::123456789012:role/r", "Tagz": [],
-        "StoppingCondition": {"MaxRuntimeInSeconds": 0}, "OutputDataConfig": {"S3OutputPath": "/local"},
+        "TrainingJobName": "two words",
+        "RoleArn": "arn:aws:iam::123456789012:role/r",
+        "Tagz": [],
+        "StoppingCondition": {"MaxRuntimeInSeconds": 0},
+        "OutputDataConfig": {"S3OutputPath": "/local"},
         "ResourceConfig": {"InstanceType": "ml.m5.tiny", "InstanceCount": True},
-    }  # fmt: skip
+    }
     found = "\n".join(problems("CreateTrainingJob", request))
-    for part in ("TrainingJobName: 'two words'", "Tagz: unknown", "MaxRuntimeInSeconds: value 0 is below 1",
-                 "S3OutputPath: '/local'", "InstanceType: 'ml.m5.tiny'", "InstanceCount: bool"):  # fmt: skip
+    for part in (
+        "TrainingJobName: 'two words'",
+        "Tagz: unknown",
+        "MaxRuntimeInSeconds: value 0 is below 1",
+        "S3OutputPath: '/local'",
+        "InstanceType: 'ml.m5.tiny'",
+        "InstanceCount: bool",
+    ):
         assert part in found
 
 

@@ -171,9 +171,12 @@ def test_arguments_are_those_of_the_toolkit(tmp_path: Path) -> None:
         "print(json.dumps(mapping.to_cmd_args(environment.read_hyperparameters())))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": toolkit(), "SAGEMAKER_BASE_DIR": str(tmp_path)},
-    )  # fmt: skip
+    )
     assert contract.arguments(strings, "classic") == json.loads(done.stdout)
 
 
@@ -192,9 +195,12 @@ def test_variables_are_those_of_the_sdk_s_own_script(tmp_path: Path) -> None:
     written = tmp_path / "sm_training.env"
     subprocess.run(
         [sys.executable, "-c", code, str(drivers() / "scripts"), str(written)],
-        input=json.dumps([resources, dict.fromkeys(channels, kind), strings]), capture_output=True, text=True,
-        check=True, env={"TRAINING_JOB_NAME": "job", "PATH": os.environ["PATH"]},
-    )  # fmt: skip
+        input=json.dumps([resources, dict.fromkeys(channels, kind), strings]),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"TRAINING_JOB_NAME": "job", "PATH": os.environ["PATH"]},
+    )
     # As bash reads the file: an apostrophe that got through would break here.
     dump = shlex.join([sys.executable, "-c", "import os,json; print(json.dumps(dict(os.environ)))"])
     shell = f"set -a; . {shlex.quote(str(written))}; exec {dump}"

@@ -43,27 +43,35 @@ def boto() -> Iterator[Any]:
 def _start(client: Any) -> None:
     def training(name: str, tags_: list[dict[str, str]]) -> None:
         client.create_training_job(
-            TrainingJobName=name, RoleArn=ROLE, ResourceConfig=MACHINES, Tags=tags_,
+            TrainingJobName=name,
+            RoleArn=ROLE,
+            ResourceConfig=MACHINES,
+            Tags=tags_,
             AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-            OutputDataConfig={"S3OutputPath": "s3://bucket"}, StoppingCondition={"MaxRuntimeInSeconds": 60},
+            OutputDataConfig={"S3OutputPath": "s3://bucket"},
+            StoppingCondition={"MaxRuntimeInSeconds": 60},
             HyperParameters={"example": "vision.train"},
-        )  # fmt: skip
+        )
 
     training("ours", tags("vision.train"))
     training("theirs", [{"Key": "project", "Value": "another"}])
     client.create_hyper_parameter_tuning_job(
-        HyperParameterTuningJobName="ours-tuning", Tags=tags("nlp.classify"),
+        HyperParameterTuningJobName="ours-tuning",
+        Tags=tags("nlp.classify"),
         HyperParameterTuningJobConfig={
-            "Strategy": "Random", "ResourceLimits": {"MaxParallelTrainingJobs": 1, "MaxNumberOfTrainingJobs": 1},
+            "Strategy": "Random",
+            "ResourceLimits": {"MaxParallelTrainingJobs": 1, "MaxNumberOfTrainingJobs": 1},
         },
-    )  # fmt: skip
+    )
     client.create_model(ModelName="m", ExecutionRoleArn=ROLE, PrimaryContainer={"Image": IMAGE})
     client.create_transform_job(
-        TransformJobName="ours-batch", ModelName="m", Tags=tags("vision.train"),
+        TransformJobName="ours-batch",
+        ModelName="m",
+        Tags=tags("vision.train"),
         TransformInput={"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}}},
         TransformOutput={"S3OutputPath": "s3://bucket/out"},
         TransformResources={"InstanceType": "ml.m5.xlarge", "InstanceCount": 1},
-    )  # fmt: skip
+    )
     variant = {"VariantName": "all", "ModelName": "m", "InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1}
     client.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
     client.create_endpoint(EndpointName="ours-endpoint", EndpointConfigName="c", Tags=tags("vision.train"))
@@ -73,9 +81,11 @@ def test_only_what_this_project_started_is_listed(boto: Any, capfd: pytest.Captu
     assert jobs.main("list", json=True) == 0
     found = {item["name"]: (item["kind"], item["example"]) for item in json.loads(capfd.readouterr().out)}
     assert found == {
-        "ours": ("training", "vision.train"), "ours-tuning": ("tuning", "nlp.classify"),
-        "ours-batch": ("transform", "vision.train"), "ours-endpoint": ("endpoint", "vision.train"),
-    }  # fmt: skip
+        "ours": ("training", "vision.train"),
+        "ours-tuning": ("tuning", "nlp.classify"),
+        "ours-batch": ("transform", "vision.train"),
+        "ours-endpoint": ("endpoint", "vision.train"),
+    }
     jobs.main()
     table = capfd.readouterr().out.splitlines()
     assert len(table) == 4
@@ -142,8 +152,10 @@ def test_logs_follow_a_training_job_to_its_end(boto: Any, capfd: pytest.CaptureF
     boto.client("logs").put_log_events(logGroupName=watch.GROUP, logStreamName="ours/algo-1-1", logEvents=events)
     assert jobs.main("logs", "ours") == 0  # moto's jobs are completed
     assert [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch")] == [
-        "epoch 0", "epoch 1", "epoch 2",
-    ]  # fmt: skip
+        "epoch 0",
+        "epoch 1",
+        "epoch 2",
+    ]
 
 
 def test_a_log_gives_each_line_once(boto: Any) -> None:
@@ -187,9 +199,11 @@ def test_the_reason_of_a_failure_is_our_exception(reason: str, log: list[str], e
 def test_progress_names_the_stage_the_time_and_the_cost() -> None:
     began = datetime(2026, 1, 1, tzinfo=timezone.utc)
     description = {
-        "TrainingJobStatus": "InProgress", "SecondaryStatus": "Training", "TrainingStartTime": began,
+        "TrainingJobStatus": "InProgress",
+        "SecondaryStatus": "Training",
+        "TrainingStartTime": began,
         "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2},
-    }  # fmt: skip
+    }
     assert watch.progress_line(description, began + timedelta(seconds=630)) == "Training · 10 min 30 s · about $0.49"
     assert watch.progress_line({"TrainingJobStatus": "InProgress", "SecondaryStatus": "Starting"}) == "Starting"
 

@@ -35,8 +35,15 @@ def root(tmp_path: Path) -> Path:
 
 def test_only_the_source_of_the_example_is_staged(root: Path, tmp_path: Path) -> None:
     staged = stage("vision.train", tmp_path / "code", root)
-    names = ["common/__init__.py", "common/report.css", "requirements.txt", "train_models.py", "vision/__init__.py",
-             "vision/models/vgg.py", "vision/train.py"]  # fmt: skip
+    names = [
+        "common/__init__.py",
+        "common/report.css",
+        "requirements.txt",
+        "train_models.py",
+        "vision/__init__.py",
+        "vision/models/vgg.py",
+        "vision/train.py",
+    ]
     assert list(staged.files) == names
     found = [p.relative_to(staged.folder).as_posix() for p in staged.folder.rglob("*") if p.is_file()]
     assert sorted(found) == names

@@ -47,16 +47,20 @@ def test_the_request_of_each_example(example: str, capfd: Any) -> None:
     assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 4}
     assert config["TrainingJobEarlyStoppingType"] == "Auto"
     assert config["HyperParameterTuningJobObjective"] == {
-        "Type": declared.goal.capitalize(), "MetricName": declared.objective,
-    }  # fmt: skip
+        "Type": declared.goal.capitalize(),
+        "MetricName": declared.objective,
+    }
 
     definition = request["TrainingJobDefinition"]
     searched = {r["Name"] for kind in config["ParameterRanges"].values() for r in kind}
     assert searched == set(declared.config.ranges())
     assert definition["StaticHyperParameters"] == {
-        "example": example, "seed": "3", "sagemaker_program": "train_models.py", "sagemaker_region": "us-east-1",
+        "example": example,
+        "seed": "3",
+        "sagemaker_program": "train_models.py",
+        "sagemaker_region": "us-east-1",
         "sagemaker_submit_directory": f"s3://{BUCKET}/{name}/source/source.tar.gz",
-    }  # fmt: skip
+    }
     algorithm = definition["AlgorithmSpecification"]
     assert declared.objective in {metric["Name"] for metric in algorithm["MetricDefinitions"]}
     assert "InputDataConfig" not in definition, "there is no channel, and the API takes no empty list"
@@ -92,9 +96,16 @@ def test_what_is_said_is_static_and_not_searched(capfd: Any, tmp_path: Path) -> 
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.txt").write_text("x")
     request = requested(
-        capfd, "vision.train", "--lr", "0.01", "--flip", "--data", f"folder:{tmp_path / 'photos'}",
-        spot=True, max_run=600,
-    )  # fmt: skip
+        capfd,
+        "vision.train",
+        "--lr",
+        "0.01",
+        "--flip",
+        "--data",
+        f"folder:{tmp_path / 'photos'}",
+        spot=True,
+        max_run=600,
+    )
     definition = request["TrainingJobDefinition"]
     static = definition["StaticHyperParameters"]
     assert (static["lr"], static["flip"]) == ("0.01", "true"), "not True, which is no JSON"
@@ -141,17 +152,22 @@ def summaries(name: str) -> list[dict[str, Any]]:
     def one(number: int, lr: str, size: str, status: str, value: float | None) -> dict[str, Any]:
         final = {"MetricName": "val_loss", "Value": value}
         return {
-            "TrainingJobName": f"{name}-{number:03}-abcd", "TrainingJobStatus": status, "CreationTime": began,
-            "TrainingStartTime": began, "TrainingEndTime": began + timedelta(seconds=90),
+            "TrainingJobName": f"{name}-{number:03}-abcd",
+            "TrainingJobStatus": status,
+            "CreationTime": began,
+            "TrainingStartTime": began,
+            "TrainingEndTime": began + timedelta(seconds=90),
             "TunedHyperParameters": {"lr": lr, "batch_size": size},
             **({"FinalHyperParameterTuningJobObjectiveMetric": final} if value is not None else {}),
             **({"FailureReason": "AlgorithmError: loss became nan"} if status == "Failed" else {}),
-        }  # fmt: skip
+        }
 
     return [
-        one(1, "0.1", '"64"', "Completed", 0.4), one(2, "2.9", '"16"', "Failed", None),
-        one(3, "0.7", '"32"', "Completed", 0.1), one(4, "0.01", '"128"', "Stopped", 0.9),
-    ]  # fmt: skip
+        one(1, "0.1", '"64"', "Completed", 0.4),
+        one(2, "2.9", '"16"', "Failed", None),
+        one(3, "0.7", '"32"', "Completed", 0.1),
+        one(4, "0.01", '"128"', "Stopped", 0.9),
+    ]
 
 
 def answered(monkeypatch: pytest.MonkeyPatch, found: list[dict[str, Any]]) -> None:
@@ -207,11 +223,13 @@ def test_no_training_was_completed(aws: Any, monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_progress() -> None:
-    line = tuning_aws.progress_line({
-        "HyperParameterTuningJobStatus": "InProgress",
-        "TrainingJobStatusCounters": {"Completed": 5, "InProgress": 2, "Stopped": 0},
-        "BestTrainingJob": {"FinalHyperParameterTuningJobObjectiveMetric": {"MetricName": "x", "Value": 0.981}},
-    })  # fmt: skip
+    line = tuning_aws.progress_line(
+        {
+            "HyperParameterTuningJobStatus": "InProgress",
+            "TrainingJobStatusCounters": {"Completed": 5, "InProgress": 2, "Stopped": 0},
+            "BestTrainingJob": {"FinalHyperParameterTuningJobObjectiveMetric": {"MetricName": "x", "Value": 0.981}},
+        }
+    )
     assert line == "InProgress · 5 complete, 2 running · best 0.981"
 
 

@@ -116,8 +116,9 @@ def test_a_long_request_is_decoded_as_it_goes(decoders: ThreadPoolExecutor) -> N
 def test_the_first_bad_input_of_many_is_named(client: TestClient) -> None:
     values = [[1, 2]] * 1000
     assert ask(client, "row", json.dumps([*values[:700], [1], *values[:50], "x"]).encode()) == (
-        400, {"error": "Input 701 has the shape [1], not [2]."},
-    )  # fmt: skip
+        400,
+        {"error": "Input 701 has the shape [1], not [2]."},
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,8 +137,9 @@ def test_more_inputs_than_the_limit_are_413(
     for count in (MOST_INPUTS + 1, 100_000):
         code, answer = ask(client, model, body(count), kind)
         assert (code, answer["error"]) == (
-            413, "The body holds more than 1,024 inputs, the limit. Send them in several requests.",
-        )  # fmt: skip
+            413,
+            "The body holds more than 1,024 inputs, the limit. Send them in several requests.",
+        )
 
 
 def test_batch_transform_may_send_as_many_as_a_payload_holds(
@@ -165,8 +167,9 @@ def test_the_pixels_of_all_images_together_are_limited(client: TestClient) -> No
     code, answer = ask(client, "image", json.dumps([one] * 100).encode())
     assert time.process_time() - began < 1  # nothing was decoded
     assert (code, answer["error"]) == (
-        413, "The images have more than 64 million pixels together, the limit. Send them in several requests.",
-    )  # fmt: skip
+        413,
+        "The images have more than 64 million pixels together, the limit. Send them in several requests.",
+    )
     photo = base64.b64encode(picture("RGB", side, "JPEG")).decode()  # read at an eighth, it is small
     assert ask(client, "image", json.dumps([photo] * 3).encode())[0] == 200
 
@@ -210,7 +213,7 @@ def test_no_npy_file_is_a_500(client: TestClient, file: bytes) -> None:
         ("row", "[NaN, 1]", "The input holds nan; only finite numbers go."),
         ("row", "[-Infinity, 1]", "The input holds inf; only finite numbers go."),
     ],
-)  # fmt: skip
+)
 def test_what_breaks_a_decoder_is_one_short_line(client: TestClient, model: str, body: str, text: str) -> None:
     began = time.process_time()
     code, answer = ask(client, model, body.encode())

@@ -48,7 +48,7 @@ def decoders() -> Iterator[ThreadPoolExecutor]:
         ("POST", {"host": "localhost:1", "sec-fetch-site": "cross-site"}, 403),
         ("DELETE", {"host": "localhost:1", "origin": "http://elsewhere"}, 403),
     ],
-)  # fmt: skip
+)
 def test_other_names_and_other_sites_are_refused(
     decoders: ThreadPoolExecutor, method: str, headers: dict[str, str], status: int
 ) -> None:

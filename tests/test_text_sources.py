@@ -171,7 +171,7 @@ def test_csv_with_empty_texts_emoji_other_scripts_and_a_megabyte(tmp_path: Path)
         (["text,label", *(f"a{i},{i}.5" for i in range(50))], "holds 50 different values in 50 rows"),
         (["text,label", "a,x", "b,y"], "occurs only once"),
     ],
-)  # fmt: skip
+)
 def test_csv_mistakes_are_named_with_their_line(tmp_path: Path, rows: list[str], text: str) -> None:
     assert text in refused(write(tmp_path / "x.csv", rows))
 

@@ -83,8 +83,11 @@ def test_answers_are_joined_by_lines_without_blank_ones(tmp_path: Path) -> None:
     for single in (True, False):
         rows = [row for rows in send_all(Fake(), job(tmp_path, single_record=single)) for row in rows]  # type: ignore[arg-type]
         assert [(Path(row["file"]).name, row["input"], row["class"]) for row in rows] == [
-            ("a.jsonl:1", "1", "1"), ("a.jsonl:2", "2", "2"), ("a.jsonl:4", "3", "3"), ("b.jsonl:1", "4", "4"),
-        ]  # fmt: skip
+            ("a.jsonl:1", "1", "1"),
+            ("a.jsonl:2", "2", "2"),
+            ("a.jsonl:4", "3", "3"),
+            ("b.jsonl:1", "4", "4"),
+        ]
         output = (tmp_path / "job" / "output" / "a.jsonl.out").read_text()
         assert output == '{"class": "1"}\n{"class": "2"}\n{"class": "3"}\n'
 
@@ -158,16 +161,24 @@ def test_the_requests_of_every_example(boto: Any, tmp_path: Path, capfd: pytest.
         tags = [{"Key": "project", "Value": "pytorch-use-cases"}, {"Key": "example", "Value": name}]
         source = {"S3DataType": "S3Prefix", "S3Uri": f"{prefix}/input/"}
         assert request == {
-            "TransformJobName": request["TransformJobName"], "ModelName": model["ModelName"], "Tags": tags,
-            "BatchStrategy": "MultiRecord", "MaxConcurrentTransforms": 16, "MaxPayloadInMB": 6,
+            "TransformJobName": request["TransformJobName"],
+            "ModelName": model["ModelName"],
+            "Tags": tags,
+            "BatchStrategy": "MultiRecord",
+            "MaxConcurrentTransforms": 16,
+            "MaxPayloadInMB": 6,
             "TransformInput": {
-                "DataSource": {"S3DataSource": source}, "ContentType": "application/jsonlines", "SplitType": "Line",
+                "DataSource": {"S3DataSource": source},
+                "ContentType": "application/jsonlines",
+                "SplitType": "Line",
             },
             "TransformOutput": {
-                "S3OutputPath": f"{prefix}/output", "Accept": "application/jsonlines", "AssembleWith": "Line",
+                "S3OutputPath": f"{prefix}/output",
+                "Accept": "application/jsonlines",
+                "AssembleWith": "Line",
             },
             "TransformResources": {"InstanceType": "ml.m5.xlarge", "InstanceCount": 1},
-        }  # fmt: skip
+        }
         requests = Requests(boto)  # checks what is sent
         boto.client("sagemaker").create_model(**model)
         boto.client("sagemaker").create_transform_job(**request)
@@ -307,8 +318,11 @@ def test_batch_transforms_variables_reach_the_server(tmp_path: Path, monkeypatch
     settings = Settings(max_payload=2, concurrent=3, single_record=True)
     server = Server(tmp_path, settings.environment)
     assert {k: v for k, v in server.environment.items() if k.startswith(("SAGEMAKER_", "SM_MODEL"))} == {
-        "SM_MODEL_DIR": str(tmp_path), "SAGEMAKER_BIND_TO_PORT": str(server.port),
-        "SAGEMAKER_BIND_TO_HOST": "127.0.0.1", "SAGEMAKER_BATCH": "true",
-        "SAGEMAKER_BATCH_STRATEGY": "SingleRecord", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2",
+        "SM_MODEL_DIR": str(tmp_path),
+        "SAGEMAKER_BIND_TO_PORT": str(server.port),
+        "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
+        "SAGEMAKER_BATCH": "true",
+        "SAGEMAKER_BATCH_STRATEGY": "SingleRecord",
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2",
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "3",
-    }  # fmt: skip
+    }

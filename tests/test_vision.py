@@ -84,9 +84,15 @@ def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
     for name, content in (("true", arrays), ("shuffled", shuffled)):
         np.savez(tmp_path / f"{name}.npz", **content)
         said: dict[str, Any] = {
-            "data": f"npz:{tmp_path / name}.npz", "model": "vgg", "epochs": 8, "batch_size": 16, "lr": 1e-2,
-            "flip": False, "crop": 0, "label_smoothing": 0.0,
-        }  # fmt: skip
+            "data": f"npz:{tmp_path / name}.npz",
+            "model": "vgg",
+            "epochs": 8,
+            "batch_size": 16,
+            "lr": 1e-2,
+            "flip": False,
+            "crop": 0,
+            "label_smoothing": 0.0,
+        }
         accuracies[name] = measured(tiny(tmp_path / name, **said))["accuracy"]
     assert accuracies["true"] >= 0.85
     assert accuracies["shuffled"] <= 0.25
@@ -276,10 +282,15 @@ def test_a_run_is_not_resumed_as_another(tmp_path: Path, refused: Refused) -> No
 def limited(size: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """`python -m vision.train ARGUMENTS` where no file may grow over `size` bytes: a disk that becomes full."""
     return subprocess.run(
-        [sys.executable, "-m", "vision.train", *map(str, arguments)], cwd=ROOT, env=environment(), text=True,
-        capture_output=True, timeout=240, check=False,
+        [sys.executable, "-m", "vision.train", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=240,
+        check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("size", [40_000, 100_352])  # where torch.save says OSError, and where it says RuntimeError

@@ -99,9 +99,16 @@ def _none(*_: Any) -> Any:
 
 
 example = Example(
-    name="tests.toy", task="Toy", model="MLP", seconds=1, headline="accuracy", config=ToyConfig,
-    train=train, load=_none, evaluate=_none,
-)  # fmt: skip
+    name="tests.toy",
+    task="Toy",
+    model="MLP",
+    seconds=1,
+    headline="accuracy",
+    config=ToyConfig,
+    train=train,
+    load=_none,
+    evaluate=_none,
+)
 
 if __name__ == "__main__":
     from common.cli import main

@@ -22,9 +22,12 @@ from tests.page_helpers import toy
 
 CLASSES = ("a", "b")
 INPUTS = (
-    ImageInput(28, 1, (0.5,), (0.5,)), TextInput(), RowInput(("width", "height")), SeedInput(3, ("cat", "dog")),
+    ImageInput(28, 1, (0.5,), (0.5,)),
+    TextInput(),
+    RowInput(("width", "height")),
+    SeedInput(3, ("cat", "dog")),
     ObservationInput((2, 2)),
-)  # fmt: skip
+)
 
 
 def rows(items: Sequence[Any]) -> list[dict[str, Any]]:

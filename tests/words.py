@@ -90,10 +90,16 @@ def train(config: WordsConfig, run: Run) -> Metrics:
     kinds = (torch.optim.AdamW, torch.optim.AdamW) if config.adam else (torch.optim.SGD, torch.optim.SGD)
     fitting = FitConfig(epochs=config.epochs, schedule="cosine", accumulate=config.accumulate)
     model = fit(
-        run, model, loss_fn, Loader(Words(1, 240), 24, train=True, seed=config.seed, **batch), fitting,
+        run,
+        model,
+        loss_fn,
+        Loader(Words(1, 240), 24, train=True, seed=config.seed, **batch),
+        fitting,
         optimizer=[kinds[0](model.embed.parameters(), 0.05), kinds[1](model.out.parameters(), 0.02)],
-        count=count, validate=lambda kept: mean_figures(kept, valid, sums), validate_every=7,
-    )  # fmt: skip
+        count=count,
+        validate=lambda kept: mean_figures(kept, valid, sums),
+        validate_every=7,
+    )
     metrics = Metrics("accuracy", {"accuracy": mean_figures(model, valid, sums)["val_accuracy"]})
     artifact.save(run, model, inputs=None, answer=None, metrics=metrics)
     return metrics
@@ -104,9 +110,16 @@ def _none(*_: Any) -> Any:
 
 
 example = Example(
-    name="tests.words", task="Words", model="MLP", seconds=1, headline="accuracy", config=WordsConfig,
-    train=train, load=_none, evaluate=_none,
-)  # fmt: skip
+    name="tests.words",
+    task="Words",
+    model="MLP",
+    seconds=1,
+    headline="accuracy",
+    config=WordsConfig,
+    train=train,
+    load=_none,
+    evaluate=_none,
+)
 
 if __name__ == "__main__":
     from common.cli import main

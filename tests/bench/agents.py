@@ -9,69 +9,110 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.tools import mean_std, row, run
+from tests.bench.tools import SEEDS, bench, missing, run
+from tests.results import Figure, Row, mean_of
 
 # Both with CleanRL's settings of dqn.py, over 60,000 steps.
-SAME = ["--steps", "60000", "--buffer", "10000", "--learning-starts", "10000", "--batch-size", "128", "--lr", "2.5e-4",
-        "--train-every", "10", "--updates", "1", "--target-every", "50", "--tau", "1", "--hidden", "120,84",
-        "--n-step", "1", "--no-double", "--exploration", "0.5", "--epsilon-end", "0.05", "--validate-every", "60000",
-        "--validations", "1", "--episodes", "1", "--checkpoint-every", "60000"]  # fmt: skip
+SAME = (
+    "--steps 60000 --buffer 10000 --learning-starts 10000 --batch-size 128 --lr 2.5e-4 --train-every 10 --updates 1 "
+    "--target-every 50 --tau 1 --hidden 120,84 --n-step 1 --no-double --exploration 0.5 --epsilon-end 0.05 "
+    "--validate-every 60000 --validations 1 --episodes 1 --checkpoint-every 60000"
+).split()
 
 
-def agent(name: str, *arguments: str, seeds: range = range(3)) -> None:
-    results = [run("rl.dqn", "--env", name, *arguments, "--seed", str(seed)) for seed in seeds]
-    means = [r["metrics"]["mean_return"] for r in results]
-    seconds = mean_std([r["seconds"]["train"] for r in results], ".1f")
-    steps = mean_std([r["steps"] * r["config"]["train_every"] for r in results], ",.0f")
-    n = results[0]["metrics"]["n"]
-    each = ", ".join(f"{m:.1f}" for m in means)
-    value = f"mean return over {n} episodes {mean_std(means, '.1f')}: {each}; {steps} steps; {seconds} s training"
-    row(name, value, " ".join(["python -m rl.dqn --env", name, *arguments]))
+ROUNDS = 6  # of ours and CleanRL's in turns
 
 
-def cartpole(options: argparse.Namespace) -> None:
-    agent("CartPole-v1", seeds=range(5))
-    if not options.sb3:
-        row("CartPole-v1, Stable-Baselines3", "not measured: --sb3 names a Python that has it", "peer_sb3.py")
-        return
-    results = []
-    for seed in range(3):
-        process = subprocess.run(
-            [options.sb3, str(Path(__file__).with_name("peer_sb3.py")), str(seed)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        results.append(json.loads(process.stdout.splitlines()[-1]))
-    value = f"mean return {mean_std([r['mean_return'] for r in results], '.1f')}; "
-    value += f"{results[0]['steps']:,} steps; {mean_std([r['seconds'] for r in results], '.1f')} s training"
-    row("CartPole-v1, Stable-Baselines3, settings of rl-baselines3-zoo", value, "tests/bench/peer_sb3.py")
+def agent(what: str, *arguments: str, seeds: list[int] = SEEDS, note: str = "") -> Row:
+    results = [run("rl.dqn", *arguments, "--seed", str(seed)) for seed in seeds]
+    figures = {
+        "mean return": mean_of([r["metrics"]["mean_return"] for r in results], "", 1),
+        "steps": mean_of([r["steps"] * r["config"]["train_every"] for r in results], "", 0),
+        "training": mean_of([r["seconds"]["train"] for r in results], "s", 1),
+    }
+    command = " ".join(["python -m rl.dqn", *arguments])
+    return Row(what, figures, n=len(seeds), seeds=seeds, command=command, note=note)
 
 
-def control(options: argparse.Namespace) -> None:
-    for name in ("Acrobot-v1", "LunarLander-v3"):
-        agent(name)
+def published(what: str, value: float, decimals: int, deviation: float, steps: int | None, source: str) -> Row:
+    figures = {"mean return": Figure(value, "", decimals, deviation)}
+    if steps:
+        figures["steps"] = Figure(steps, "", 0)
+    return Row(what, figures, "published", source=source)
 
 
-def speed(options: argparse.Namespace) -> None:
-    """Ours with 1 and 10 environments and CleanRL's script in turns, for the machine's speed may change meanwhile."""
+@bench("cartpole", "Agents", "CartPole", "--sb3 PYTHON", "Mean return over 100 episodes.")
+def cartpole(options: argparse.Namespace) -> Iterator[Row]:
+    yield agent("CartPole-v1", seeds=[0, 1, 2, 3, 4])
+    what = "Stable-Baselines3 with the zoo's settings"
+    if options.sb3:
+        results = []
+        for seed in SEEDS:
+            command = [options.sb3, str(Path(__file__).with_name("peer_sb3.py")), str(seed)]
+            process = subprocess.run(command, capture_output=True, text=True, check=True)
+            results.append(json.loads(process.stdout.splitlines()[-1]))
+        figures = {
+            "mean return": mean_of([r["mean_return"] for r in results], "", 1),
+            "steps": Figure(results[0]["steps"], "", 0),
+            "training": mean_of([r["seconds"] for r in results], "s", 1),
+        }
+        note = f"Stable-Baselines3 {results[0]['version']}"
+        yield Row(what, figures, "peer", n=len(SEEDS), seeds=SEEDS, command="tests/bench/peer_sb3.py SEED", note=note)
+    else:
+        yield missing(what, "--sb3 names no Python that has it")
+    yield published("rl-baselines3-zoo", 500, 0, 0, None, "rl-baselines3-zoo")
+    yield published("CleanRL", 488.7, 1, 16.1, 500_000, "CleanRL")
+
+
+@bench(
+    "control",
+    "Agents",
+    "Other control tasks",
+    note="Recipes were picked on other seeds, 100 and up. Mean return over 100 episodes.",
+)
+def control(options: argparse.Namespace) -> Iterator[Row]:
+    yield agent("Acrobot-v1", "--env", "Acrobot-v1")
+    yield published("Acrobot-v1, CleanRL", -91.5, 1, 7.2, 500_000, "CleanRL")
+    yield agent("LunarLander-v3", "--env", "LunarLander-v3", note="200 counts as solved")
+    yield agent("MountainCar-v0", "--env", "MountainCar-v0", seeds=[100], note="this seed chose the recipe")
+    yield published("MountainCar-v0, CleanRL", -195, 1, 8.5, 500_000, "CleanRL")
+
+
+@bench(
+    "agent-speed",
+    "Agents",
+    "Steps per second at CleanRL's settings",
+    "--cleanrl CHECKOUT --cleanrl-python PYTHON",
+    "In turns, for the machine's speed may change meanwhile.",
+)
+def speed(options: argparse.Namespace) -> Iterator[Row]:
     cleanrl = "CleanRL's dqn.py"
-    rates: dict[str, list[float]] = {}
-    for seed in range(3):
+    rates: dict[str, list[float]] = {"1": [], "10": [], cleanrl: []}
+    for seed in range(ROUNDS):
         for environments in ("1", "10"):
             seconds = run("rl.dqn", "--envs", environments, *SAME, "--seed", str(seed))["seconds"]["train"]
-            rates.setdefault(environments, []).append(60_000 / seconds)
+            rates[environments].append(60_000 / seconds)
         if options.cleanrl:
-            rates.setdefault(cleanrl, []).append(cleanrl_rate(options, seed))
-    for environments in ("1", "10"):
-        row(f"steps/s at CleanRL's settings, {environments} environments", mean_std(rates[environments], ",.0f"),
-            " ".join(["python -m rl.dqn --envs", environments, *SAME]))  # fmt: skip
+            rates[cleanrl].append(cleanrl_rate(options, seed))
+    for environments, what in (("1", "1 environment"), ("10", "10 environments")):
+        figures = {"steps/s": mean_of(rates[environments], "", 0)}
+        note = ""
+        if options.cleanrl and environments == "1":
+            ratios = [ours / theirs for ours, theirs in zip(rates["1"], rates[cleanrl], strict=True)]
+            figures["of CleanRL's"] = mean_of(ratios, "×", 2)
+            note = "the ratio is the mean of the rounds'"
+        yield Row(
+            what, figures, n=ROUNDS, command=" ".join(["python -m rl.dqn --envs", environments, *SAME]), note=note
+        )
     if not options.cleanrl:
-        row("steps/s, CleanRL", "not measured: --cleanrl names a checkout, --cleanrl-python its Python", "dqn.py")
+        yield missing(cleanrl, "--cleanrl names no checkout, --cleanrl-python no Python for it")
         return
-    row("steps/s, CleanRL", mean_std(rates[cleanrl], ",.0f"), "python cleanrl/dqn.py --total-timesteps 60000")
-    ratios = [ours / theirs for ours, theirs in zip(rates["1"], rates[cleanrl], strict=True)]
-    row("1 environment, ours / CleanRL's, round by round", mean_std(ratios), "")
+    command = "python cleanrl/dqn.py --total-timesteps 60000"
+    figures = {"steps/s": mean_of(rates[cleanrl], "", 0)}
+    yield Row(cleanrl, figures, "peer", n=ROUNDS, command=command, note="1 environment")
 
 
 def cleanrl_rate(options: argparse.Namespace, seed: int) -> float:
@@ -85,15 +126,21 @@ def cleanrl_rate(options: argparse.Namespace, seed: int) -> float:
     return float(re.findall(r"SPS: (\d+)", process.stdout)[-1])
 
 
-def pong(options: argparse.Namespace) -> None:
-    """A smoke: does it run, how fast, and what would a million frames take."""
+@bench("pong", "Agents", "Pong, a smoke")
+def pong(options: argparse.Namespace) -> Iterator[Row]:
+    """Does it run, how fast, and what would a million frames take."""
     from rl.environments import SIZE
 
-    arguments = ["--env", "ALE/Pong-v5", "--steps", "20000", "--buffer", "20000", "--learning-starts", "1000",
-                 "--validate-every", "20000", "--validations", "1", "--episodes", "1"]  # fmt: skip
+    arguments = ["--env", "ALE/Pong-v5", "--steps", "20000", "--buffer", "20000", "--learning-starts", "1000"]
+    arguments += ["--validate-every", "20000", "--validations", "1", "--episodes", "1"]
     result = run("rl.dqn", *arguments)
     seconds = result["seconds"]["train"]
-    frames = 1_000_000 * SIZE * SIZE / 1e9
-    value = f"{20_000 / seconds:,.0f} agent steps/s ({80_000 / seconds:,.0f} frames/s); {result['peak_memory_mb']:,.0f}"
-    value += f" MB; frames of a replay of 1 M take {frames:.2f} GB"
-    row("Pong, 20,000 steps", value, " ".join(["python -m rl.dqn", *arguments]))
+    figures = {
+        "agent steps/s": Figure(round(20_000 / seconds, 1), "", 0),
+        "frames/s": Figure(round(80_000 / seconds, 1), "", 0),
+        "memory": Figure(round(result["peak_memory_mb"] / 1e3, 3), "GB", 2),
+        "replay of 1 M frames": Figure(1_000_000 * SIZE * SIZE / 1e9, "GB", 2),
+    }
+    command = " ".join(["python -m rl.dqn", *arguments])
+    yield Row("20,000 agent steps", figures, n=1, command=command, note="nothing is learnt so soon")
+    yield published("CleanRL, 10 M steps", 20.25, 2, 0.41, None, "CleanRL")

@@ -1,7 +1,4 @@
-"""Batch transform on this machine against `common.predict`, on the same 2,000 images, in turn.
-
-python -m tests.bench.batch                 LeNet on drawings, and ResNet-18 on photos of 224 × 224
-"""
+"""Batch transform on this machine against `common.predict`, on the same images, in turn."""
 
 from __future__ import annotations
 
@@ -13,19 +10,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from PIL import Image
 
 from tests.bench.serving import photographs
+from tests.bench.tools import bench
 from tests.helpers import ROOT, environment
+from tests.results import Row, median_of
 from tests.serve_helpers import write_artifact
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "LeNet, drawings of 28 × 28": {},
     "ResNet-18, JPEG photos": {"model": "torchvision/resnet18", "size": 224, "channels": 3},
+    "LeNet, drawings of 28 × 28": {},
 }
 
 
@@ -52,8 +51,8 @@ def rows(file: Path) -> list[str]:
     return [row["class"] for row in sorted(found, key=lambda row: str(row["file"]))]
 
 
-def measure(root: Path, network: str, count: int, rounds: int) -> str:
-    """A row of the table."""
+def measure(root: Path, network: str, count: int, rounds: int) -> Iterator[Row]:
+    """Ours, and `common.predict`."""
     model, folder = root / "model", root / "images"
     write_artifact(model, **NETWORKS[network])
     folder.mkdir()
@@ -67,20 +66,24 @@ def measure(root: Path, network: str, count: int, rounds: int) -> str:
         ours.append(count / seconds("sagemaker/batch_transform.py", model, folder, "--out", out))
         (found,) = out.glob("sagemaker/*/predictions.jsonl")
         same = sum(a == b for a, b in zip(rows(table), rows(found), strict=True))
-    ratio = median(a / b for a, b in zip(ours, plain, strict=True))
-    return f"| {network} | {median(ours):.0f} | {median(plain):.0f} | {ratio:.2f} × | {same} of {count} |"
+    note = f"{same} of {count} classes are the same"
+    figures = {
+        "images/s": median_of(ours, "", 0),
+        "of common.predict": median_of([a / b for a, b in zip(ours, plain, strict=True)], "×", 2),
+    }
+    yield Row(network, figures, statistic="median", n=rounds, note=note)
+    figures = {"images/s": median_of(plain, "", 0)}
+    yield Row(f"{network}, common.predict", figures, "peer", statistic="median", n=rounds)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    print("| network | batch transform, images/s | common.predict, images/s | ratio | same classes |")
+@bench(
+    "batch",
+    "SageMaker",
+    "Batch transform against common.predict",
+    note="2,000 files. The server computes in bf16, common.predict in fp32. With LeNet most of the time is the start "
+    "of a server.",
+)
+def batch(options: argparse.Namespace) -> Iterator[Row]:
     for network in NETWORKS:
         with tempfile.TemporaryDirectory() as root:
-            print(measure(Path(root), network, options.count, options.rounds), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            yield from measure(Path(root), network, options.files, options.rounds)

@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +16,85 @@ from common.data.images.sources import load_images
 from generative import quality
 from generative.gan.__main__ import SPLIT_SEED
 from generative.gan.networks import SIDE
-from tests.bench.tools import mean_std, row, run
+from tests.bench.tools import SEEDS, bench, missing, run
+from tests.results import Row, mean_of
 
 
-def ours(options: argparse.Namespace) -> None:
-    """Trainings of about ten minutes, and one epoch of the peer's networks for the images per second."""
-    data = ["--data", "mnist", *(["--data-dir", f"{options.data}/mnist"] if options.data else [])]
+@bench(
+    "gan",
+    "Generation",
+    "GAN on MNIST",
+    "--data FOLDER --pytorch-gan CHECKOUT",
+    "Fréchet distance to the test split in the features of our classifier, 10,000 samples. The recipe was picked on "
+    "digits.",
+)
+def mnist(options: argparse.Namespace) -> Iterator[Row]:
+    """Trainings of about ten minutes, and as long ones of the peer's scripts."""
+    place = ["--data-dir", f"{options.data}/mnist"] if options.data else []
+    seeds = list(range(options.gan_seeds))
     for loss in options.gan_losses.split(","):
-        arguments = [*data, "--loss", loss, *(["--epochs", options.gan_epochs] if options.gan_epochs else [])]
-        results = [run("generative.gan", *arguments, "--seed", str(s)) for s in range(options.gan_seeds)]
-        distance = mean_std([r["metrics"]["frechet_distance"] for r in results], ".3f")
-        floor = results[0]["metrics"]["frechet_floor"]
-        parts = ", ".join(
-            f"{name} {mean_std([r['metrics'][name] for r in results], '.3f')}" for name in ("precision", "recall")
-        )
-        seconds = mean_std([r["seconds"]["train"] for r in results], ".0f")
-        rate = mean_std([r["config"]["batch_size"] * r["steps"] / r["seconds"]["train"] for r in results], ".0f")
-        value = f"Fréchet distance {distance} (train against test: {floor:.3f}); {parts}; {seconds} s; {rate} images/s"
-        row(f"GAN on MNIST, {loss}", value, " ".join(["python -m generative.gan", *arguments]))
-
-
-def speed(options: argparse.Namespace) -> None:
-    """Images per second with the channels and the batch size of the peer's dcgan.py, its validations included."""
-    arguments = ["--size", "base", "--batch-size", "64", "--epochs", "5"]
-    results = [run("generative.gan", *arguments, "--seed", str(seed)) for seed in range(3)]
-    rate = mean_std([64 * r["steps"] / r["seconds"]["train"] for r in results], ".0f")
-    row("GAN images/s, the peer's channels", rate, " ".join(["python -m generative.gan", *arguments]))
-
-
-def peers(options: argparse.Namespace) -> None:
+        arguments = ["--data", "mnist", "--loss", loss, "--epochs", options.gan_epochs]
+        results = [run("generative.gan", *arguments, *place, "--seed", str(s)) for s in seeds]
+        figures = {"Fréchet distance": mean_of([r["metrics"]["frechet_distance"] for r in results], "", 2)}
+        for name in ("precision", "recall"):
+            figures[name] = mean_of([r["metrics"][name] for r in results], "", 3)
+        figures["training"] = mean_of([r["seconds"]["train"] for r in results], "s", 0)
+        note = f"train against test: {results[0]['metrics']['frechet_floor']:.3f}"
+        command = " ".join(["python -m generative.gan", *arguments])
+        yield Row(f"GAN on MNIST, {loss}", figures, n=len(seeds), seeds=seeds, command=command, note=note)
     if not options.pytorch_gan:
-        row("GAN on MNIST, PyTorch-GAN", "not measured: --pytorch-gan names a checkout", "dcgan.py, wgan_gp.py")
+        yield missing("PyTorch-GAN, wgan_gp.py", "--pytorch-gan names no checkout")
         return
     import numpy as np
 
     judge = Judge(Path(options.data) / "mnist" if options.data else None)
-    for name in ("dcgan", "wgan_gp"):
-        script = next(Path(options.pytorch_gan).resolve().rglob(f"{name}.py"))
+    for script in ("dcgan.py", "wgan_gp.py"):
         with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder, "implementations", name)  # the scripts look for ../../data/mnist
-            place.mkdir(parents=True)
-            if options.data:
-                (Path(folder) / "data").mkdir()
-                (Path(folder) / "data" / "mnist").symlink_to(Path(options.data).resolve() / "mnist")
-            out = Path(folder) / "samples.npz"
-            peer = str(Path(__file__).with_name("peer_gan.py"))
-            command = [sys.executable, peer, str(script), options.gan_seconds, "0", str(out)]
-            subprocess.run(command, cwd=place, capture_output=True, check=True)
-            made = np.load(out)
-        found = {mode: judge(torch.from_numpy(made[mode])) for mode in ("batch", "running")}
-        best = min(found.values(), key=lambda f: f["distance"])
-        value = f"Fréchet distance {best['distance']:.3f}; precision {best['precision']:.3f}, recall "
-        value += (
-            f"{best['recall']:.3f}; {float(made['seconds']):.0f} s; {float(made['images_per_second']):.0f} images/s"
+            made = np.load(peer(script, options, Path(folder)))
+        found = [judge(torch.from_numpy(made[mode])) for mode in ("batch", "running")]
+        best = min(found, key=lambda f: f["distance"])
+        figures = {
+            "Fréchet distance": mean_of([best["distance"]], "", 1),
+            "precision": mean_of([best["precision"]], "", 2),
+            "recall": mean_of([best["recall"]], "", 2),
+            "training": mean_of([float(made["seconds"])], "s", 0),
+        }
+        yield Row(
+            f"PyTorch-GAN, {script}", figures, "peer", n=1, seeds=[0], command=f"tests/bench/peer_gan.py {script}"
         )
-        row(f"GAN on MNIST, PyTorch-GAN {name}.py, seed 0", value, f"tests/bench/peer_gan.py {name}.py")
+
+
+@bench("gan-speed", "Generation", "GAN, images per second", "--data FOLDER --pytorch-gan CHECKOUT", "Batches of 64.")
+def speed(options: argparse.Namespace) -> Iterator[Row]:
+    """With the channels and the batch size of the peer's dcgan.py, validations included; and with ours."""
+    for what, size, seeds in (("the peer's channels", "base", SEEDS), ("the default, --size small", "small", [0])):
+        arguments = ["--size", size, "--batch-size", "64", "--epochs", "5"]
+        results = [run("generative.gan", *arguments, "--seed", str(seed)) for seed in seeds]
+        figures = {"images/s": mean_of([64 * r["steps"] / r["seconds"]["train"] for r in results], "", 0)}
+        command = " ".join(["python -m generative.gan", *arguments])
+        yield Row(what, figures, n=len(seeds), seeds=seeds, command=command, note="validations included")
+    if not options.pytorch_gan:
+        yield missing("PyTorch-GAN, dcgan.py", "--pytorch-gan names no checkout")
+        return
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        rate = float(np.load(peer("dcgan.py", options, Path(folder)))["images_per_second"])
+    yield Row("PyTorch-GAN, dcgan.py", {"images/s": mean_of([rate], "", 0)}, "peer", n=1, seeds=[0])
+
+
+def peer(name: str, options: argparse.Namespace, folder: Path) -> Path:
+    """The samples and the speed of one of PyTorch-GAN's scripts after --gan-seconds of training, in an npz file."""
+    script = next(Path(options.pytorch_gan).resolve().rglob(name))
+    place = folder / "implementations" / script.stem  # the scripts look for ../../data/mnist
+    place.mkdir(parents=True)
+    if options.data:
+        (folder / "data").mkdir()
+        (folder / "data" / "mnist").symlink_to(Path(options.data).resolve() / "mnist")
+    out = folder / "samples.npz"
+    command = [sys.executable, str(Path(__file__).with_name("peer_gan.py")), str(script), options.gan_seconds, "0"]
+    subprocess.run([*command, str(out)], cwd=place, capture_output=True, check=True)
+    return out
 
 
 class Judge:

@@ -2,53 +2,54 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.bench.serving import endpoint, resident, serving
-from tests.bench.tools import row
+from tests.bench.tools import bench
 from tests.fuzz import ATTACKS, malformed, send
+from tests.results import Figure, Row
 from tests.serve_helpers import write_artifact
 
 CLIENTS = 4
 WARM_UP = 500  # requests before memory counts: what is loaded when it is first needed is no growth
 
 
-def hostile(count: int = 20_000, runs: Sequence[Path] = ()) -> None:
-    """A row for each server.
-
-    Args:
-        count: requests to each.
-        runs: that ours serves instead of a toy for each kind of input; the container serves the first.
-    """
+@bench("hostile", "Serving", "Hostile requests")
+def hostile(options: argparse.Namespace) -> Iterator[Row]:
+    """A row for each server: ours with a toy of each kind of input, or with --run; the container's with one model."""
+    runs: list[Path] = options.run
     with tempfile.TemporaryDirectory() as root:
         folder = runs[0] if runs else write_artifact(Path(root, "model"))
         ours = serving("common.serve", *runs) if runs else serving("tests.toy_server")
-        _attack("ours", ours, count)
-        _attack("the container's", endpoint(folder), count)
+        yield _attack("ours", ours, options.requests, "" if runs else "a model of each kind of input")
+        yield _attack("the container's", endpoint(folder), options.requests)
 
 
-def _attack(name: str, server: AbstractContextManager[tuple[int, int]], count: int) -> None:
+def _attack(name: str, server: AbstractContextManager[tuple[int, int]], count: int, note: str = "") -> Row:
     with server as (port, process), ThreadPoolExecutor(CLIENTS) as clients:
         warm = _statuses(clients, port, WARM_UP, seed=1)
         before, began = resident(process), time.perf_counter()
         seen = _statuses(clients, port, count, seed=0)
         seconds, alive = time.perf_counter() - began, Path(f"/proc/{process}").exists()
-        growth = resident(process) - before if alive else float("nan")
+        after = resident(process) if alive else None
     bad = sum(n for status, n in (seen + warm).items() if status >= 500 and status != 503)
-    value = f"{bad} times 5xx other than 503, {(seen + warm)[-1]} hangs, memory {before:.0f} MB {growth:+.0f} MB"
+    figures = {
+        "5xx but 503": Figure(bad, ""),
+        "hangs": Figure((seen + warm)[-1], ""),
+        "memory before": Figure(before, "MB", 0),
+        "memory after": Figure(after, "MB", 0),
+    }
     answers = ", ".join(f"{status}: {n}" for status, n in sorted(seen.items()))
-    row(
-        f"{count:,} hostile requests, {name}",
-        f"{value}{'' if alive else ', the server died'} ({seconds:.0f} s; 0 is closed without an answer: {answers})",
-        "python -m tests.bench hostile",
-    )
+    told = [note, "" if alive else "the server died", f"{seconds:.0f} s; 0 is closed without an answer: {answers}"]
+    return Row(name, figures, statistic="count", n=count, note="; ".join(filter(None, told)))
 
 
 def _statuses(clients: ThreadPoolExecutor, port: int, count: int, seed: int) -> Counter[int]:

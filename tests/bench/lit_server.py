@@ -54,7 +54,11 @@ if __name__ == "__main__":
     batching = {"max_batch_size": options.batch, "batch_timeout": options.wait} if options.batch > 1 else {}
     api = Classifier(options.run, options.precision, options.processes, **batching)
     server = litserve.LitServer(
-        api, accelerator="cpu", workers_per_device=options.processes, timeout=60, healthcheck_path="/ping",
+        api,
+        accelerator="cpu",
+        workers_per_device=options.processes,
+        timeout=60,
+        healthcheck_path="/ping",
         fast_queue=True,
-    )  # fmt: skip
+    )
     server.run(port=options.port, log_level="warning", generate_client_file=False, num_api_servers=1)

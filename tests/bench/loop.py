@@ -100,9 +100,13 @@ def _prepared(case: Case, device: torch.device) -> Iterator[Prepared]:
         model = run.place(made, torch.zeros(1, case.channels, case.side, case.side))
         assert run.plan is not None
         batches = Clocked(
-            data, case.batch, train=True, device=run.device, prepare=data.image.normalize,
+            data,
+            case.batch,
+            train=True,
+            device=run.device,
+            prepare=data.image.normalize,
             memory_format=run.plan.memory_format,
-        )  # fmt: skip
+        )
         batches.began = []
         yield Prepared(run, model.train(), batches, make_optimizer("adamw", model, LR, 0.01))
 

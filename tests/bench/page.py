@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -13,9 +13,10 @@ from statistics import median
 from common.command.arguments import Options
 from common.command.execute import execute
 from common.example import get
-from tests.bench.tools import row
+from tests.bench.tools import bench
 from tests.helpers import ROOT
 from tests.page_helpers import CHROMIUM, DIGITS, FLAGS, draw
+from tests.results import Figure, Row
 from tests.serve_helpers import address
 
 ROUNDS = 3  # that are measured, after one to warm up
@@ -37,7 +38,8 @@ def serving(folder: str) -> Iterator[str]:
             process.terminate()
 
 
-def strokes() -> None:
+@bench("page", "Serving", "The page")
+def strokes(options: argparse.Namespace) -> Iterator[Row]:
     """The clock runs from a change of the drawing to the frame that shows the answer to it."""
     from playwright.sync_api import sync_playwright
 
@@ -59,6 +61,11 @@ def strokes() -> None:
                     right += page.locator(".word").inner_text() == digit
     times.sort()
     most = times[int(0.95 * len(times))]
-    value = f"median {median(times):.0f} ms, 95 % within {most:.0f} ms, longest {times[-1]:.0f} ms"
-    row(f"page: a stroke to its answer on the screen ({len(times)} drawings, {right} right)", value,
-        f"python -m tests.bench page; load average {os.getloadavg()[0]:.1f}")  # fmt: skip
+    figures = {
+        "median": Figure(round(median(times), 1), "ms", 0),
+        "95 % within": Figure(round(most, 1), "ms", 0),
+        "longest": Figure(round(times[-1], 1), "ms", 0),
+        "right": Figure(right, ""),
+    }
+    note = "from a change of the drawing to the frame that shows the answer, in Chromium"
+    yield Row("a stroke of a digit", figures, statistic="count", n=len(times), note=note)

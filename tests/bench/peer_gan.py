@@ -1,6 +1,6 @@
 """One of PyTorch-GAN's scripts for a given time, as it is: `python peer_gan.py SCRIPT SECONDS SEED OUT.npz`.
 
-Run by `make bench BENCH=gans`, from a folder that has ../../data/mnist. Its networks, optimisers and loop are the
+Run by `python -m tests.bench gan`, from a folder that has ../../data/mnist. Its networks, optimisers and loop are the
 script's own; only the end is ours: after SECONDS of training the generator draws 10,000 images, once with batch
 statistics and once with running ones, for the better of the two to be taken.
 """

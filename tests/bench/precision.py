@@ -1,21 +1,28 @@
-"""When do bf16 and channels_last pay? `python -m tests.bench.precision`: the table behind `device.plan`."""
+"""When do bf16 and channels_last pay? The table behind `device.plan`."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from common.machine import device
+from tests.bench.tools import bench
+from tests.results import Figure, Row
 from vision import models
 
 CASES = [(name, "small", 28, 64) for name in models.FAMILIES] + [
-    ("resnet", "base", 32, 64), ("torchvision/resnet18", "", 32, 64), ("torchvision/resnet18", "", 224, 8),
-    ("torchvision/resnet50", "", 224, 4), ("torchvision/vgg11", "", 224, 4), ("torchvision/mobilenet_v2", "", 224, 8),
+    ("resnet", "base", 32, 64),
+    ("torchvision/resnet18", "", 32, 64),
+    ("torchvision/resnet18", "", 224, 8),
+    ("torchvision/resnet50", "", 224, 4),
+    ("torchvision/vgg11", "", 224, 4),
+    ("torchvision/mobilenet_v2", "", 224, 8),
     ("torchvision/efficientnet_b0", "", 224, 8),
-]  # fmt: skip
+]
 STEPS = 6
 
 
@@ -48,26 +55,27 @@ def images_per_second(name: str, size: str, side: int, batch: int, precision: st
     return max(rates)
 
 
-def main() -> None:
+@bench(
+    "precision",
+    "Images",
+    "When bf16 and channels_last pay",
+    note="Training steps (forward, backward, AdamW). [The rule](precision.md) that follows from it.",
+)
+def precision(options: argparse.Namespace) -> Iterator[Row]:
     device.keep_freed_memory()
-    device.set_threads()
-    write = sys.stdout.write
-    write(f"{device.describe(torch.device('cpu'))}, torch {torch.__version__}; images/s in training, best of 3\n\n")
-    write(
-        "| network | px | batch | fp32 | fp32, channels last | bf16 | bf16, channels last | rule |\n|"
-        + " --- |" * 8
-        + "\n"
-    )
     for name, size, side, batch in CASES:
-        rates = [images_per_second(name, size, side, batch, p, c) for p in ("fp32", "bf16") for c in (False, True)]
+        figures: dict[str, Figure] = {}
+        plain = 0.0
+        for precision in ("fp32", "bf16"):
+            for layout in ("", ", channels last"):
+                rate = images_per_second(name, size, side, batch, precision, bool(layout))
+                figures[precision + layout] = Figure(round(rate, 1), "images/s", 0)
+                plain = plain or rate
+                if figures.keys() != {"fp32"}:
+                    figures[f"{precision}{layout} over fp32"] = Figure(round(rate / plain, 3), "×", 2)
         channels = models.required_channels(name) or 1
         model = models.build(name, size or "small", classes=10, channels=channels, image_size=side)
         chosen = device.plan(model, torch.zeros(1, channels, side, side), torch.device("cpu"))
-        rule = f"{chosen.precision}{', channels last' if chosen.channels_last else ''}"
-        cells = " | ".join(f"{rate:,.0f} ({rate / rates[0]:.2f} ×)" for rate in rates)
-        write(f"| {name} {size} | {side} | {batch} | {cells} | {rule} |\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+        rule = f"rule: {chosen.precision}{', channels last' if chosen.channels_last else ''}"
+        what = f"{name} {size}".strip() + f", {side} px, batch {batch}"
+        yield Row(what, figures, statistic="best", n=3, note=rule)

@@ -1,11 +1,7 @@
 """The server against a bare FastAPI handler and LitServe, and under more load than it can bear.
 
-  python -m tests.bench.serving speed            requests/s and latency with 1 and 16 clients, ours and the peers
-  python -m tests.bench.serving bound            what this machine can do at most: decoding and the model alone
-  python -m tests.bench.serving load --seconds 60    four times the capacity: wrong answers, memory, 503s
-  python -m tests.bench.serving fuzz --count 20000   hostile requests to both servers: 5xx, hangs, memory
-
-The model is ResNet-18 at 224 × 224 with weights that were never trained; the requests are JPEG photographs of 50 kB.
+The model is ResNet-18 at 224 × 224 with weights that were never trained, or --run; the requests are JPEG photographs of
+50 kB.
 """
 
 from __future__ import annotations
@@ -29,13 +25,15 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from common.sagemaker.hosting.server import Server
 from common.sagemaker.training.processes import free_port
+from tests.bench.tools import bench
 from tests.helpers import ROOT
+from tests.results import Figure, Row, median_of
 from tests.serve_helpers import write_artifact
 
 BARE, LIT = "tests.bench.bare_server", "tests.bench.lit_server"
@@ -161,20 +159,60 @@ def answers(port: int, bodies: Sequence[bytes], media: str = JPEG) -> list[str]:
     return classes
 
 
-def speed(folder: Path, seconds: float, precision: str, rounds: int = 3) -> None:
+@contextmanager
+def model(options: argparse.Namespace) -> Iterator[Path]:
+    """The folder of what is served."""
+    with tempfile.TemporaryDirectory() as root:
+        if options.run:
+            yield options.run[0]
+        else:
+            yield write_artifact(Path(root, "model"), model="torchvision/resnet18", size=224, channels=3)
+
+
+ALONE = (
+    "224 × 224, JPEG of 50 kB, the median of rounds in which each server ran alone, with OpenMP's settings as they "
+    "come. LitServe's batches wait 10 ms, and it takes the image as base64 in JSON, as in its own examples."
+)
+
+
+@bench("serving-speed", "Serving", "ResNet-18 in bf16, JPEG in, JSON out", note=ALONE)
+def speed(options: argparse.Namespace) -> Iterator[Row]:
+    with model(options) as folder:
+        yield from servers(folder, options)
+
+
+@bench(
+    "serving-int8",
+    "Serving",
+    "ResNet-18 in int8, JPEG in, JSON out",
+    "--seconds 4 --run EXPORT",
+    "The same photos and settings, for all servers the same file: `common.export RUN --to onnx --quantize int8` of a "
+    "ResNet-18 after two epochs on birds.",
+)
+def speed_of_export(options: argparse.Namespace) -> Iterator[Row]:
+    if not options.run:
+        raise SystemExit("error: serving-int8: --run names no export.")
+    yield from servers(options.run[0], options)
+
+
+def servers(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     """Each server alone, in turn, several rounds; medians. LitServe only where it is installed."""
-    photos = photographs()
+    photos, precision = photographs(), options.precision
     servers: dict[str, list[str | Path]] = {"ours": ["common.serve", folder, "--precision", precision]}
     servers["ours, 2 workers"] = [*servers["ours"], "--workers", "2"]
     servers["ours, an endpoint here"] = [ENDPOINT]
     for kind in ("async", "threads"):
         servers[f"bare FastAPI, {kind}"] = [BARE, folder, "--precision", precision, "--handler", kind]
     if find_spec("litserve"):
-        for batch, processes in ((16, 1), (16, 2), (1, 2)):
+        for name, batch, processes in (
+            ("no batching, 2 processes", 1, 2),
+            ("batch 16, 2 processes", 16, 2),
+            ("batch 16, 1 process", 16, 1),
+        ):
             words = ["--batch", str(batch), "--processes", str(processes), "--precision", precision]
-            servers[f"LitServe, batch {batch}, {processes} process(es)"] = [LIT, folder, *words]
+            servers[f"LitServe, {name}"] = [LIT, folder, *words]
     found: dict[tuple[str, int], list[Load]] = {}
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for name, command in servers.items():
             with endpoint(folder) if command == [ENDPOINT] else serving(*command) as (port, process):
                 bodies, media = ([in_json(p) for p in photos], JSON) if command[0] == LIT else (photos, JPEG)
@@ -182,70 +220,90 @@ def speed(folder: Path, seconds: float, precision: str, rounds: int = 3) -> None
                 asyncio.run(load(port, bodies, expected, 4, 1.0, media))
                 for clients in (1, 16):
                     before = cpu_seconds(process)
-                    seen = asyncio.run(load(port, bodies, expected, clients, seconds, media))
+                    seen = asyncio.run(load(port, bodies, expected, clients, options.seconds, media))
                     seen = seen._replace(cpu=cpu_seconds(process) - before)
                     found.setdefault((name, clients), []).append(seen)
-    print("| server | clients | answers/s (each round) | p50 ms | p99 ms | CPU ms an answer | wrong |")
-    for (name, clients), loads in found.items():
-        rate, p50, p99 = (median(f(one) for one in loads) for f in (lambda s: s.rate, _p50, _p99))
-        wrong = sum(one.wrong for one in loads)
-        cpu = 1e3 * median(one.cpu / max(1, one.statuses[200]) for one in loads)
-        rates = ", ".join(f"{one.rate:.1f}" for one in loads)
-        print(
-            f"| {precision}, {name} | {clients} | {rate:.1f} ({rates}) | {1e3 * p50:.1f} | {1e3 * p99:.1f} "
-            f"| {cpu:.1f} | {wrong} |"
-        )
+    for name in servers:
+        figures: dict[str, Figure] = {}
+        wrong = 0
+        for clients, what in ((1, "1 client"), (16, "16 clients")):
+            loads = found[name, clients]
+            figures[what] = median_of([one.rate for one in loads], "answers/s", 1)
+            for share, label in ((0.5, "p50"), (0.99, "p99")):
+                figures[f"{what}, {label}"] = median_of([1e3 * one.quantile(share) for one in loads], "ms", 0)
+            cpu = [1e3 * one.cpu / max(1, one.statuses[200]) for one in loads]
+            figures[f"{what}, CPU an answer"] = median_of(cpu, "ms", 1)
+            wrong += sum(one.wrong for one in loads)
+        note = f"{wrong} wrong answers" if wrong else ""
+        by: Literal["ours", "peer"] = "ours" if name.startswith("ours") else "peer"
+        yield Row(name, figures, by, statistic="median", n=options.rounds, note=note)
 
 
-def bound(folder: Path, precision: str, rounds: int = 5) -> None:
-    """Milliseconds for one photo: decoding, the model alone, the model in batches of 16; on one core and on all."""
+@bench(
+    "serving-bound", "Serving", "What the machine can do at most", note="In batches of 16; the network as it was saved."
+)
+def bound(options: argparse.Namespace) -> Iterator[Row]:
+    """Decoding and the model alone, on one thread and on all."""
     from common import artifact, example
     from common.machine import device
     from common.serve.models import in_precision
 
-    saved = artifact.load(folder)
-    predictor = example.get(saved.example).load(saved)
+    with model(options) as folder:
+        saved = artifact.load(folder)
+        predictor = example.get(saved.example).load(saved)
     cores = device.set_threads()
-    predict, plan = in_precision(predictor, predictor.input.sample(), precision)
+    predict, plan = in_precision(predictor, predictor.input.sample(), options.precision)
     photos = photographs()
     items = [predictor.input.decode(photo) for photo in photos * 2]
 
-    def milliseconds(action: Callable[[], object], count: int) -> float:
+    def milliseconds(action: Callable[[], object], count: int) -> list[float]:
         action()
         times = []
-        for _ in range(rounds):
+        for _ in range(5):
             began = time.perf_counter()
             action()
             times.append(1e3 * (time.perf_counter() - began) / count)
-        return median(times)
+        return times
 
     decoding = milliseconds(lambda: [predictor.input.decode(photo) for photo in photos * 4], 4 * len(photos))
     for threads in sorted({1, cores}):
         torch.set_num_threads(threads)
-        one, batch = (milliseconds(lambda n=n: predict(items[:n]), n) for n in (1, 16))  # type: ignore[misc]
-        print(f"{plan}, {threads} thread(s): decoding {decoding:.2f} ms, model {one:.2f} ms, of 16 {batch:.2f} ms each")
-        print(f"  at most {1e3 / ((decoding + batch * threads) / cores):.0f} photos/s on {cores} cores")
+        batch = milliseconds(lambda: predict(items[:16]), 16)
+        most = 1e3 / ((median(decoding) + median(batch) * threads) / cores)
+        figures = {
+            "decoding a photo": median_of(decoding, "ms", 1),
+            "the network": median_of(batch, "ms", 1),
+            "at most": Figure(round(most, 1), "photos/s", 0),
+        }
+        what = f"{plan}, {threads} thread{'s' * (threads > 1)}"
+        yield Row(what, figures, statistic="median", n=5, note="one core" if cores == 1 else f"{cores} cores")
+    torch.set_num_threads(cores)
 
 
-def _p50(seen: Load) -> float:
-    return seen.quantile(0.5)
-
-
-def _p99(seen: Load) -> float:
-    return seen.quantile(0.99)
-
-
-def overload(folder: Path, seconds: float, precision: str) -> None:
-    """Four times as many clients as the server holds requests."""
+@bench("overload", "Serving", "Four times the load that it takes", "--seconds 60")
+def overload(options: argparse.Namespace) -> Iterator[Row]:
     bodies = photographs()
-    with serving("common.serve", folder, "--precision", precision, "--max-requests", "32") as (port, process):
-        expected = answers(port, bodies)
-        asyncio.run(load(port, bodies, expected, 32, 5.0))
-        before = resident(process)
-        seen = asyncio.run(load(port, bodies, expected, 128, seconds))
-        after = resident(process)
-    print(f"{seconds:g} s, 128 clients: {dict(seen.statuses)}, {seen.rate:.1f} answers/s, {seen.wrong} wrong,"
-          f" memory {before:.0f} -> {after:.0f} MB, p99 {seen.quantile(0.99):.2f} s")  # fmt: skip
+    with model(options) as folder:
+        words = ["--precision", options.precision, "--max-requests", "32"]
+        with serving("common.serve", folder, *words) as (port, process):
+            expected = answers(port, bodies)
+            asyncio.run(load(port, bodies, expected, 32, 5.0))
+            before = resident(process)
+            seen = asyncio.run(load(port, bodies, expected, 128, options.seconds))
+            alive = Path(f"/proc/{process}").exists()
+            after = resident(process) if alive else None
+    other = {str(status): n for status, n in seen.statuses.items() if status not in (200, 503)}
+    figures = {
+        "answers": Figure(seen.statuses[200], "", 0),
+        "503": Figure(seen.statuses[503], "", 0),
+        "wrong": Figure(seen.wrong, ""),
+        "crashes": Figure(int(not alive), ""),
+        "memory before": Figure(before, "MB", 0),
+        "memory after": Figure(after, "MB", 0),
+        "p99": Figure(round(seen.quantile(0.99), 3), "s", 2),
+    }
+    note = f"{options.seconds:g} s{f'; other statuses: {other}' if other else ''}"
+    yield Row("128 clients, 32 requests allowed", figures, n=1, note=note)
 
 
 def resident(process: int) -> float:
@@ -259,36 +317,3 @@ def cpu_seconds(process: int) -> float:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK") + sum(cpu_seconds(int(child)) for child in children)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "bound", "load", "fuzz"))
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument(
-        "--run", action="append", type=Path, default=[], help="this instead of ResNet-18; fuzz takes several"
-    )
-    options: Any = parser.parse_args()
-    from tests.bench.hostile import hostile  # here: it uses this module
-
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root, "model")
-        if options.run:
-            folder = options.run[0]
-        else:
-            write_artifact(folder, model="torchvision/resnet18", size=224, channels=3)
-        if options.what == "speed":
-            speed(folder, options.seconds, options.precision, options.rounds)
-        elif options.what == "bound":
-            bound(folder, options.precision)
-        elif options.what == "load":
-            overload(folder, options.seconds, options.precision)
-        else:
-            hostile(options.count, options.run)
-
-
-if __name__ == "__main__":
-    main()

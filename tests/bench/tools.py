@@ -1,31 +1,68 @@
-"""What every figure needs: a training in a fresh process, its mean over seeds, and a row of the table."""
+"""What every benchmark needs: its name, a training in a fresh process, what stands beside it."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from tests.helpers import ROOT
+from tests.results import Row, record
 
-SEEDS = (0, 1, 2)
-
-
-def row(what: str, value: str, command: str) -> None:
-    sys.stdout.write(f"| {what} | {value} | `{command}` |\n")
-    sys.stdout.flush()
+SEEDS = [0, 1, 2]
+Rows = Callable[[argparse.Namespace], Iterator[Row]]
 
 
-def mean_std(values: Sequence[float], form: str = ".2f") -> str:
-    spread = f" ± {stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{fmean(values):{form}}{spread} (n = {len(values)})"
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark: results/NAME.json is what it measured last.
+
+    Attributes:
+        title: its heading in docs/results.md, under that of its subject.
+        needs: the options that it takes, as in `--data FOLDER`.
+        rows: measures; yields each row as soon as it is known.
+    """
+
+    name: str
+    subject: str
+    title: str
+    rows: Rows
+    needs: str = ""
+    note: str = ""
+
+    @property
+    def command(self) -> str:
+        return f"python -m tests.bench {self.name} {self.needs}".rstrip()
+
+    def record(self, options: argparse.Namespace, folder: Path) -> Path:
+        """Measures and writes FOLDER/NAME.json."""
+        return record(self.name, self.subject, self.title, self.command, self.rows(options), folder, self.note)
+
+
+BENCHES: dict[str, Bench] = {}
+
+
+def bench(name: str, subject: str, title: str, needs: str = "", note: str = "") -> Callable[[Rows], Rows]:
+    """Declares the function below it as a benchmark; `python -m tests.bench NAME` then finds it."""
+
+    def declare(rows: Rows) -> Rows:
+        BENCHES[name] = Bench(name, subject, title, rows, needs, note)
+        return rows
+
+    return declare
+
+
+def missing(what: str, why: str) -> Row:
+    """The row of a peer that is not here."""
+    return Row(what, {}, by="peer", note=f"not measured: {why}")
 
 
 def run(*arguments: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
   make gpu DATA=FOLDER_WITH_MNIST PEER=CHECKOUT_OF_PYTORCH_EXAMPLES GPU="--only smoke,dqn"
 
-Prints a table and writes gpu.json beside the log of each part. Ends with code 1 if anything failed; what is not
-installed or not given is skipped and said.
+Prints a table, writes gpu.json beside the log of each part, and the figures of each part to results/gpu-PART.json. Ends
+with code 1 if anything failed; what is not installed or not given is skipped and said.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from common.machine.device import set_threads
 from tests.gpu import report
 from tests.gpu.parts import Part, perform
 from tests.gpu.timings import PARTS
+from tests.results import RESULTS
 
 # Seconds that a timing part may take on a GPU; all together are held to --minutes.
 BOXES = {"mnist": 45, "small": 60, "resnet": 75, "dqn": 45, "peer": 60, "gan": 60, "aoti": 120}
@@ -62,7 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", default="runs/gpu", help="folder of the results; %(default)s")
+    parser.add_argument("--out", default="runs/gpu", help="folder of gpu.json and the logs; %(default)s")
+    parser.add_argument(
+        "--results", type=Path, help="folder of the figures' files; results, but none with --device cpu"
+    )
     parser.add_argument("--data", help="folder that holds MNIST (its IDX files), or mnist/")
     parser.add_argument("--peer", help="checkout of github.com/pytorch/examples")
     parser.add_argument("--minutes", type=float, default=5.0, help="after which nothing runs any more; %(default)g")
@@ -84,6 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
     done += perform(late, out, end, 1)
     found = report.collect(done, options.device, time.monotonic() - began)
     report.write(out / "gpu.json", found)
+    folder = options.results or (None if options.device == "cpu" else RESULTS)
+    if folder:
+        report.record(found, folder)
     sys.stdout.write(report.table(found))
     return 1 if any(part["status"] == "failed" for part in found["parts"]) else 0
 

@@ -85,9 +85,13 @@ def _start(part: Part, out: Path, now: float, until: float) -> _Running:
     files = (out / f"{name}.jsonl", out / f"{name}.log")
     with files[0].open("wb") as stdout, files[1].open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", *part.command], cwd=ROOT, env=environment(), stdout=stdout, stderr=stderr,
+            [sys.executable, "-m", *part.command],
+            cwd=ROOT,
+            env=environment(),
+            stdout=stdout,
+            stderr=stderr,
             start_new_session=True,  # so that what it has started can be stopped with it
-        )  # fmt: skip
+        )
     return _Running(part, process, now, until, files)
 
 

@@ -3,48 +3,56 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from common.files import write_json
 from common.machine import device
+from tests import results
 from tests.gpu.parts import Done
+from tests.results import Benchmark, Figure, Row
 
-PACKAGES = ("torch", "torchvision", "torchaudio", "numpy", "transformers", "gymnasium", "fastapi", "triton")
+TITLES = {
+    "mnist": "MNIST on a GPU",
+    "small": "fit of a small network on a GPU",
+    "resnet": "fit of ResNet-50 on a GPU",
+    "dqn": "CartPole on a GPU",
+    "peer": "pytorch/examples on a GPU",
+    "gan": "GAN on a GPU",
+    "aoti": "AOTInductor on a GPU",
+}
 
 
 def collect(done: Sequence[Done], where: str, seconds: float) -> dict[str, Any]:
     """All of it as JSON-able values."""
     return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]), "date": time.strftime("%Y-%m-%d %H:%M"),
-        "device": device.describe(torch.device(where)), "cpu": device.describe(torch.device("cpu")),
-        "load": os.getloadavg()[0], "cuda": torch.version.cuda, "versions": versions(), "seconds": round(seconds, 1),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "device": device.describe(torch.device(where)),
+        "cpu": device.describe(torch.device("cpu")),
+        "load": os.getloadavg()[0],
+        "cuda": torch.version.cuda,
+        "versions": results.versions(),
+        "seconds": round(seconds, 1),
         "parts": [
-            {"part": one.part.name, "command": shlex.join(["python", "-m", *one.part.command]), "status": one.status,
-             "reason": one.reason, "seconds": round(one.seconds, 1),
-             "checks": [line for line in one.lines if "check" in line],
-             "figures": [line for line in one.lines if "figure" in line]}
+            {
+                "part": one.part.name,
+                "command": shlex.join(["python", "-m", *one.part.command]),
+                "status": one.status,
+                "reason": one.reason,
+                "seconds": round(one.seconds, 1),
+                "checks": [line for line in one.lines if "check" in line],
+                "figures": [line for line in one.lines if "figure" in line],
+            }
             for one in done
         ],
-    }  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    }
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
@@ -56,14 +64,54 @@ def write(path: Path, found: dict[str, Any]) -> None:
     write_json(path, found)
 
 
+def record(found: dict[str, Any], folder: Path) -> None:
+    """Writes FOLDER/gpu-PART.json for each part that measured something: what docs/results.md is made of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cuda = {"cuda": found["cuda"]} if found["cuda"] else {}
+    for part in found["parts"]:
+        if not part["figures"]:
+            continue
+        made = Benchmark(
+            "On a GPU",
+            TITLES.get(part["part"], part["part"]),
+            f'make gpu GPU="--only {part["part"]}"',
+            found["date"].split()[0],
+            f"{found['device']}, {found['cpu']}",
+            {**found["versions"], **cuda},
+            f"load average {found['load']:.1f}",
+            rows(part["figures"], "peer" if part["part"] == "peer" else "ours"),
+        )
+        results.write(folder / f"gpu-{part['part']}.json", made)
+
+
+def rows(lines: Sequence[dict[str, Any]], by: Literal["ours", "peer"]) -> list[Row]:
+    """A row for all figures that a part measured of one thing: their names are "THING: FIGURE"."""
+    things: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        things.setdefault(line["figure"].partition(": ")[0], []).append(line)
+    made = []
+    for thing, own in things.items():
+        figures = {}
+        for line in own:
+            value = line["value"] if isinstance(line["value"], int | float) else None  # what is no number is text
+            figures[line["figure"].partition(": ")[2] or "value"] = Figure(value, line["unit"])
+        n = own[0]["n"]
+        note = "; ".join(f"{line['figure'].partition(': ')[2]} {line['note']}" for line in own if line["note"])
+        statistic: Literal["mean", "median"] = "median" if n > 1 else "mean"
+        made.append(Row(thing, figures, by, statistic, n, command=own[0]["command"], note=note))
+    return made
+
+
 def table(found: dict[str, Any]) -> str:
     """Markdown: the figures, the checks of the examples, and what of both failed or was skipped."""
     torch_version, cuda = found["versions"]["torch"], found["cuda"] or "no CUDA"
     lines = [
         f"{found['device']}; {found['cpu']}; torch {torch_version} ({cuda}), Python {found['versions']['python']}, "
-        f"{found['date']}; {found['seconds']:.0f} s in all", "",
-        "| figure | measured | n | command |", "| --- | --- | --- | --- |",
-    ]  # fmt: skip
+        f"{found['date']}; {found['seconds']:.0f} s in all",
+        "",
+        "| figure | measured | n | command |",
+        "| --- | --- | --- | --- |",
+    ]
     for part in found["parts"]:
         for line in part["figures"]:
             value = line["value"] if isinstance(line["value"], str) else f"{line['value']:,.4g}"

@@ -106,8 +106,14 @@ def aoti(options: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "mnist": mnist, "small": small, "resnet": resnet, "dqn": dqn, "peer": peer, "gan": gan, "aoti": aoti,
-}  # fmt: skip
+    "mnist": mnist,
+    "small": small,
+    "resnet": resnet,
+    "dqn": dqn,
+    "peer": peer,
+    "gan": gan,
+    "aoti": aoti,
+}
 
 
 def main() -> None:
