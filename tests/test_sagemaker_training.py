@@ -61,13 +61,11 @@ def test_the_request_of_each_example(example: str, capfd: pytest.CaptureFixture[
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600}
     assert request["OutputDataConfig"] == {"S3OutputPath": f"s3://{BUCKET}", "CompressionType": "GZIP"}
     assert request["CheckpointConfig"] == {
-        "S3Uri": f"s3://{BUCKET}/{name}/checkpoints",
-        "LocalPath": "/opt/ml/checkpoints",
-    }
+        "S3Uri": f"s3://{BUCKET}/{name}/checkpoints", "LocalPath": "/opt/ml/checkpoints",
+    }  # fmt: skip
     assert request["Tags"] == [
-        {"Key": "project", "Value": "pytorch-use-cases"},
-        {"Key": "example", "Value": example},
-    ]
+        {"Key": "project", "Value": "pytorch-use-cases"}, {"Key": "example", "Value": example},
+    ]  # fmt: skip
     channels = {c["ChannelName"]: c["DataSource"]["S3DataSource"]["S3Uri"] for c in request["InputDataConfig"]}
     assert channels == {c: f"s3://{BUCKET}/{name}/input/{c}" for c in ("code", "sm_drivers")}
 
@@ -123,16 +121,11 @@ def test_an_image_of_the_users_is_taken(capfd: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("machine", "count", "processes", "torchrun"),
     [
-        ("ml.m5.xlarge", 1, 1, None),
-        ("ml.m5.xlarge", 1, 2, 2),
-        ("ml.m5.xlarge", 2, 1, 1),
-        ("ml.g5.xlarge", 1, 1, None),
-        ("ml.g5.xlarge", 2, 1, "all"),
-        ("ml.g5.12xlarge", 1, 1, "all"),
-        ("ml.g5.12xlarge", 1, 2, 2),
-        ("ml.g9.xlarge", 1, 0, "all"),
+        ("ml.m5.xlarge", 1, 1, None), ("ml.m5.xlarge", 1, 2, 2), ("ml.m5.xlarge", 2, 1, 1),
+        ("ml.g5.xlarge", 1, 1, None), ("ml.g5.xlarge", 2, 1, "all"), ("ml.g5.12xlarge", 1, 1, "all"),
+        ("ml.g5.12xlarge", 1, 2, 2), ("ml.g9.xlarge", 1, 0, "all"),
     ],
-)
+)  # fmt: skip
 def test_torchrun_where_more_than_one_process_trains(
     machine: str, count: int, processes: int, torchrun: int | str | None
 ) -> None:
@@ -279,11 +272,10 @@ def test_a_name_continues_what_failed_and_refuses_what_runs_or_is_done(
 
 def test_a_failed_job_gives_the_exception_of_our_code(boto: Any, tmp_path: Path) -> None:
     description = {
-        "TrainingJobName": "broken",
-        "TrainingJobStatus": "Failed",
+        "TrainingJobName": "broken", "TrainingJobStatus": "Failed",
         "FailureReason": "AlgorithmError: Traceback (most recent call last):\nValueError: ours, exit code: 1",
         "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}"},
-    }
+    }  # fmt: skip
     outcome = results.fetch(aws_job(tmp_path, "broken"), boto, description)
     assert (outcome.status, outcome.failure_reason, outcome.exit_code) == ("Failed", "ValueError: ours", 1)
     assert not outcome.model.exists()

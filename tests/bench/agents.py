@@ -16,6 +16,7 @@ from tests.bench.tools import SEEDS, bench, missing, run
 from tests.results import Figure, Row, mean_of
 
 # Both with CleanRL's settings of dqn.py, over 60,000 steps.
+<<<<<<< HEAD
 SAME = [
     "--steps",
     "60000",
@@ -53,6 +54,13 @@ SAME = [
     "--checkpoint-every",
     "60000",
 ]
+=======
+SAME = (
+    "--steps 60000 --buffer 10000 --learning-starts 10000 --batch-size 128 --lr 2.5e-4 --train-every 10 --updates 1 "
+    "--target-every 50 --tau 1 --hidden 120,84 --n-step 1 --no-double --exploration 0.5 --epsilon-end 0.05 "
+    "--validate-every 60000 --validations 1 --episodes 1 --checkpoint-every 60000"
+)
+>>>>>>> results
 
 
 ROUNDS = 6  # of ours and CleanRL's in turns
@@ -125,7 +133,7 @@ def speed(options: argparse.Namespace) -> Iterator[Row]:
     rates: dict[str, list[float]] = {"1": [], "10": [], cleanrl: []}
     for seed in range(ROUNDS):
         for environments in ("1", "10"):
-            seconds = run("rl.dqn", "--envs", environments, *SAME, "--seed", str(seed))["seconds"]["train"]
+            seconds = run("rl.dqn", "--envs", environments, *SAME.split(), "--seed", str(seed))["seconds"]["train"]
             rates[environments].append(60_000 / seconds)
         if options.cleanrl:
             rates[cleanrl].append(cleanrl_rate(options, seed))
@@ -136,9 +144,7 @@ def speed(options: argparse.Namespace) -> Iterator[Row]:
             ratios = [ours / theirs for ours, theirs in zip(rates["1"], rates[cleanrl], strict=True)]
             figures["of CleanRL's"] = mean_of(ratios, "×", 2)
             note = "the ratio is the mean of the rounds'"
-        yield Row(
-            what, figures, n=ROUNDS, command=" ".join(["python -m rl.dqn --envs", environments, *SAME]), note=note
-        )
+        yield Row(what, figures, n=ROUNDS, command=f"python -m rl.dqn --envs {environments} {SAME}", note=note)
     if not options.cleanrl:
         yield missing(cleanrl, "--cleanrl names no checkout, --cleanrl-python no Python for it")
         return
