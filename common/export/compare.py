@@ -132,10 +132,23 @@ def compare(
     inputs = original.calls[0].inputs
     run, exports = latencies((original.network, program), inputs)
     return Row(
-        export.format, export.quantize, export.batch, name, value, metrics.values[name], allowed,
-        _largest(differences), _largest(largest), sum(nests.size(call.output) for call in original.calls),
-        (exported.folder / export.file).stat().st_size, original.bytes, exports, run, metrics.values, hardware,
-    )  # fmt: skip
+        export.format,
+        export.quantize,
+        export.batch,
+        name,
+        value,
+        metrics.values[name],
+        allowed,
+        _largest(differences),
+        _largest(largest),
+        sum(nests.size(call.output) for call in original.calls),
+        (exported.folder / export.file).stat().st_size,
+        original.bytes,
+        exports,
+        run,
+        metrics.values,
+        hardware,
+    )
 
 
 def nn_program(exported: Artifact) -> nn.Module:

@@ -89,9 +89,14 @@ def check(format: str, kind: str) -> None:
 
 
 def write_program(
-    network: nn.Module, sample: Sample, calibration: Sequence[tuple[Any, ...]], format: str, kind: str,
-    batch: int | None, path: Path,
-) -> None:  # fmt: skip
+    network: nn.Module,
+    sample: Sample,
+    calibration: Sequence[tuple[Any, ...]],
+    format: str,
+    kind: str,
+    batch: int | None,
+    path: Path,
+) -> None:
     """Traces a network, quantises it and writes the file of the format."""
     if kind == "bf16":
         network = quantize.to_bf16(network)

@@ -91,9 +91,12 @@ def find(boto: Any) -> Iterator[Found]:
             tags = tags_of(client, summary[f"{kind.pascal}Arn"])
             if tags.get("project") == PROJECT:
                 yield Found(
-                    kind.label, summary[kind.name_key], tags.get("example", ""), summary[kind.status],
+                    kind.label,
+                    summary[kind.name_key],
+                    tags.get("example", ""),
+                    summary[kind.status],
                     summary["CreationTime"],
-                )  # fmt: skip
+                )
 
 
 def tags_of(client: Any, arn: str) -> dict[str, str]:

@@ -60,9 +60,13 @@ class Model:
         predict, self.plan = in_precision(predictor, self._sample, precision)
         seconds = warm_up(predict, predictor.input.decode(self._sample), name)
         self.batcher = Batcher(
-            predict, decoders, threads=threads, runners=threads if seconds > SLOW else 1, largest=LARGEST_BATCH,
+            predict,
+            decoders,
+            threads=threads,
+            runners=threads if seconds > SLOW else 1,
+            largest=LARGEST_BATCH,
             observe=lambda size, seconds: self.observe(size, seconds),
-        )  # fmt: skip
+        )
         self.batcher.last_success = time.monotonic()
 
     async def answer(self, body: bytes, content_type: str, media: str, most: int = formats.MOST_INPUTS) -> str:

@@ -56,10 +56,16 @@ def _trials(found: Found) -> report.Section:
         return not complete, sign * (row.score or 0.0) if complete else 0.0, row.number
 
     cells = [
-        [row.number, row.score, *(shown(row.values.get(name)) for name in found.ranges),
-         row.notes.get("reason", row.state), len(row.scores), row.notes.get("seconds")]
+        [
+            row.number,
+            row.score,
+            *(shown(row.values.get(name)) for name in found.ranges),
+            row.notes.get("reason", row.state),
+            len(row.scores),
+            row.notes.get("seconds"),
+        ]
         for row in sorted(found.rows, key=order)
-    ]  # fmt: skip
+    ]
     columns = ["trial", found.example.objective, *found.ranges, "state", "validations", "seconds"]
     return report.table("Every trial", columns, cells, "Trial 0 has the default settings." if found.defaults else "")
 

@@ -106,11 +106,15 @@ class Study:
         names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
         return [
             Row(
-                trial.number, names.get(trial.state.name, "waiting"), dict(trial.params), trial.value,
-                [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)], dict(trial.user_attrs),
+                trial.number,
+                names.get(trial.state.name, "waiting"),
+                dict(trial.params),
+                trial.value,
+                [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)],
+                dict(trial.user_attrs),
             )
             for trial in self._study.get_trials(deepcopy=False)
-        ]  # fmt: skip
+        ]
 
     def best(self) -> Row | None:
         """The complete trial with the best score, of equal ones the first; None before any."""

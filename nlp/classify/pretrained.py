@@ -77,11 +77,14 @@ def load(
         lambda: (
             AutoTokenizer.from_pretrained(where, trust_remote_code=False),
             AutoModelForSequenceClassification.from_pretrained(
-                where, config=_config(where, num_labels=classes), ignore_mismatched_sizes=True, dtype=torch.float32,
+                where,
+                config=_config(where, num_labels=classes),
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
                 trust_remote_code=False,
             ),
         ),
-    )  # fmt: skip
+    )
     if not getattr(fast, "is_fast", False):
         raise UserError(f"--model hf:{name} has no fast tokenizer.", "Choose a model with a tokenizer.json.")
     if fast.pad_token_id is None:  # as GPT-2's

@@ -85,9 +85,14 @@ class Deployment:
 
 
 def plan(
-    endpoint: str, model: Model, uri: str, image: str, role: str, hosting: Hosting,
+    endpoint: str,
+    model: Model,
+    uri: str,
+    image: str,
+    role: str,
+    hosting: Hosting,
     environment: dict[str, str] | None = None,
-) -> Deployment:  # fmt: skip
+) -> Deployment:
     """The requests for a model on an endpoint.
 
     Args:
@@ -115,8 +120,9 @@ def _scaling(endpoint: str, hosting: Hosting) -> dict[str, dict[str, Any]]:
     tracking = {
         "TargetValue": float(hosting.invocations),
         "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
-        "ScaleOutCooldown": 60, "ScaleInCooldown": 300,  # seconds: quick to help, slow to let go
-    }  # fmt: skip
+        "ScaleOutCooldown": 60,
+        "ScaleInCooldown": 300,  # seconds: quick to help, slow to let go
+    }
     limits = {"MinCapacity": hosting.instances, "MaxCapacity": hosting.max_instances}
     policy = {"PolicyName": f"{endpoint}-invocations", "PolicyType": "TargetTrackingScaling"}
     return {

@@ -121,10 +121,14 @@ class Server:
         self.port = free_port()
         self.client = Client(self.port, timeout)
         self.environment = {
-            **os.environ, "SM_MODEL_DIR": str(model.resolve()),
-            "SAGEMAKER_BIND_TO_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(self.port),
-            "PYTHONPATH": str(SERVE.parents[1]), "PYTHONUNBUFFERED": "1", **(environment or {}),
-        }  # fmt: skip
+            **os.environ,
+            "SM_MODEL_DIR": str(model.resolve()),
+            "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
+            "SAGEMAKER_BIND_TO_PORT": str(self.port),
+            "PYTHONPATH": str(SERVE.parents[1]),
+            "PYTHONUNBUFFERED": "1",
+            **(environment or {}),
+        }
 
     def __enter__(self) -> Server:
         self._close = contextlib.ExitStack()
@@ -133,9 +137,13 @@ class Server:
         output = self._close.enter_context(self._log.open("ab"))
         self._begin = output.tell()  # the log may hold what earlier servers said
         self._process = subprocess.Popen(
-            [sys.executable, str(SERVE)], env=self.environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,  # Ctrl-C is ours: we stop it in order
-        )  # fmt: skip
+            [sys.executable, str(SERVE)],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours: we stop it in order
+        )
         try:
             self._wait_until_healthy()
         except BaseException:

@@ -29,13 +29,15 @@ def create_transform_job(job: Job, uri: str, target: str) -> dict[str, Any]:
     form, settings = job.form, job.settings
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri}}
     request: dict[str, Any] = {
-        "TransformJobName": job.name, "ModelName": job.name,
-        "MaxConcurrentTransforms": settings.concurrent, "MaxPayloadInMB": settings.max_payload,
+        "TransformJobName": job.name,
+        "ModelName": job.name,
+        "MaxConcurrentTransforms": settings.concurrent,
+        "MaxPayloadInMB": settings.max_payload,
         "TransformInput": {"DataSource": source, "ContentType": form.content_type, "SplitType": form.split},
         "TransformOutput": {"S3OutputPath": target, "Accept": ROWS, "AssembleWith": "Line"},
         "TransformResources": {"InstanceType": settings.instance_type, "InstanceCount": settings.instances},
         "Tags": tags(job.model.example),
-    }  # fmt: skip
+    }
     return request | ({"BatchStrategy": settings.strategy} if form.split == LINE else {})
 
 

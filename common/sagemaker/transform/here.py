@@ -62,10 +62,11 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """What batch transform tells the container about itself."""
         return {
-            "SAGEMAKER_BATCH": "true", "SAGEMAKER_BATCH_STRATEGY": self.strategy,
+            "SAGEMAKER_BATCH": "true",
+            "SAGEMAKER_BATCH_STRATEGY": self.strategy,
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(self.max_payload),
             "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": str(self.concurrent),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,17 @@ def main(default: str, words: Sequence[str] | None = None) -> NoReturn:
     strategies = ", ".join(STRATEGIES)
     own = launch.own
     launch.script(
-        "python sagemaker/tune.py", default, words, _run, "Tunes an example over the ranges of its Config.",
+        "python sagemaker/tune.py",
+        default,
+        words,
+        _run,
+        "Tunes an example over the ranges of its Config.",
         own("jobs", int, typer.Option(help="training jobs in all"), 20),
         own("parallel", int, typer.Option(help="training jobs at the same time"), 1),
         own("strategy", str, typer.Option(help=f"how settings are proposed: {strategies}"), "bayesian"),
         own("json", bool, typer.Option("--json", help="print the result as one JSON object"), False),
         leave_out=("dialect",),
-    )  # fmt: skip
+    )
 
 
 def _run(example: str, words: Sequence[str], place: Place, json: bool, **asked: Any) -> None:
