@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.serve import formats
-from common.serve.models import Model
+from common.serve.models import ServedModel
 
 _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 _TEXT = {"schema": {"type": "string"}}
@@ -51,7 +51,7 @@ METRICS: dict[str, Any] = {
 }
 
 
-def predictions(models: Mapping[str, Model]) -> dict[str, Any]:
+def predictions(models: Mapping[str, ServedModel]) -> dict[str, Any]:
     """How a route for predictions is described, for the kinds of input that the models have."""
     several = {"schema": {"description": 'one input, a list, {"inputs": …} or {"instances": […]}'}}
     bodies: dict[str, Any] = {formats.JSON: several, formats.JSON_LINES: _TEXT}

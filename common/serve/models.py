@@ -32,7 +32,7 @@ FRESH = 10.0  # seconds for which a success says that the model is well
 PATIENCE = 1.5  # seconds for a prediction made for /ping; SageMaker gives a ping two
 
 
-class Model:
+class ServedModel:
     """One model on the server.
 
     Raises:
@@ -123,7 +123,7 @@ class Model:
 
 def load_models(
     runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: int = 1, precision: str = "auto"
-) -> dict[str, Model]:
+) -> dict[str, ServedModel]:
     """The models of runs, by name; each has answered a made-up input.
 
     Args:
@@ -133,7 +133,7 @@ def load_models(
     Raises:
         UserError: there is no model in a folder, or a name is taken or not fit for a URL.
     """
-    models: dict[str, Model] = {}
+    models: dict[str, ServedModel] = {}
     for run in runs:
         name, path = _named(run)
         saved = artifact.load(path)
@@ -141,7 +141,7 @@ def load_models(
         if name in models:
             raise UserError(f"Two models are named {name!r}.")
         predictor = example.predictor_of(saved)
-        models[name] = Model(name, saved, predictor, decoders, threads=threads, precision=precision)
+        models[name] = ServedModel(name, saved, predictor, decoders, threads=threads, precision=precision)
     return models
 
 

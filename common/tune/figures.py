@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from common.config import Range
 from common.report.plots import ACCENT, GRID, INK, MUTED, SECOND, canvas
 from common.tune.space import Where
-from common.tune.study import Row
+from common.tune.study import TrialRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def history(rows: Sequence[Row], objective: str, goal: str) -> Figure:
+def history(rows: Sequence[TrialRow], objective: str, goal: str) -> Figure:
     """The score of every trial, and the best so far; hollow points are pruned trials at their last validation."""
     from matplotlib.ticker import MaxNLocator
 
@@ -60,7 +60,7 @@ def importance(shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def parallel_coordinates(rows: Sequence[Row], ranges: Mapping[str, Where], objective: str, goal: str) -> Figure:
+def parallel_coordinates(rows: Sequence[TrialRow], ranges: Mapping[str, Where], objective: str, goal: str) -> Figure:
     """Every complete trial as a line through its settings to its score; the best quarter stands out."""
     complete = [row for row in rows if row.state == "complete"]
     order = sorted(complete, key=lambda row: float(row.score or 0), reverse=goal == "maximize")

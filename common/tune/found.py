@@ -8,7 +8,7 @@ from typing import Any
 
 from common.example import Example
 from common.tune.space import Where, plain_ranges
-from common.tune.study import Row
+from common.tune.study import TrialRow
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Found:
     strategy: str
     fixed: Mapping[str, Any]
     ranges: Mapping[str, Where]
-    rows: Sequence[Row]
-    best: Row
-    defaults: Row | None
+    rows: Sequence[TrialRow]
+    best: TrialRow
+    defaults: TrialRow | None
     score: float
     metrics: Mapping[str, float]
     model: str

@@ -15,7 +15,7 @@ from common.config import option
 from common.errors import UserError, nearest
 from common.sagemaker.account import watch
 from common.sagemaker.account.session import tags as tags_of
-from common.sagemaker.hosting.models import Model, create_model, explain_refusals
+from common.sagemaker.hosting.models import TrainedModel, create_model, explain_refusals
 from common.sagemaker.training.job import job_name
 
 VARIANT = "AllTraffic"  # the one production variant of an endpoint
@@ -86,7 +86,7 @@ class Deployment:
 
 def plan(
     endpoint: str,
-    model: Model,
+    model: TrainedModel,
     uri: str,
     image: str,
     role: str,
@@ -100,7 +100,7 @@ def plan(
         uri: the model.tar.gz in S3.
         image: that holds the server, built from sagemaker/Dockerfile.
         role: ARN of the role that the endpoint runs under.
-        environment: of its container, as `Model.trust` says it.
+        environment: of its container, as `TrainedModel.trust` says it.
     """
     unique, tags = job_name(endpoint), tags_of(model.example)
     variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": unique}

@@ -23,7 +23,7 @@ STARTUP = 240.0  # seconds that a model may take to load; SageMaker gives it thi
 TIMEOUT = 60.0  # seconds that a request may take, as on a SageMaker endpoint
 
 
-class Answer(NamedTuple):
+class ServerAnswer(NamedTuple):
     """What the server said.
 
     Args:
@@ -60,7 +60,7 @@ class Client:
         except (OSError, http.client.HTTPException):
             return False
 
-    def invoke(self, body: bytes, content_type: str, accept: str) -> Answer:
+    def invoke(self, body: bytes, content_type: str, accept: str) -> ServerAnswer:
         """POST /invocations.
 
         Raises:
@@ -79,7 +79,7 @@ class Client:
         except TimeoutError as error:
             raise UserError(f"The server gave no answer within {self._timeout:.0f} seconds.") from error
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> ServerAnswer:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = http.client.HTTPConnection(
@@ -88,7 +88,7 @@ class Client:
         try:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            return Answer(response.status, response.headers.get("Content-Type", ""), response.read())
+            return ServerAnswer(response.status, response.headers.get("Content-Type", ""), response.read())
         except (OSError, http.client.HTTPException):
             connection.close()  # it opens again with the next request
             raise

@@ -33,8 +33,8 @@ def main(default: str, words: Sequence[str] | None = None) -> NoReturn:
         words,
         _run,
         "Trains an example as a SageMaker job.",
-        own("json", bool, typer.Option("--json", help="print the outcome as one JSON object"), False),
-        own("quiet", bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors"), False),
+        script_option("json", bool, typer.Option("--json", help="print the outcome as one JSON object"), False),
+        script_option("quiet", bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors"), False),
     )
 
 
@@ -60,7 +60,7 @@ def script(
         default: the example where none is named.
         words: None for those of this process.
         action: is called with the example, its arguments, the Place, and the own options by name.
-        options: made by `own`.
+        options: made by `script_option`.
         leave_out: fields of Place that are no options there.
     """
     given = list(sys.argv[1:] if words is None else words)
@@ -72,7 +72,7 @@ def script(
         place = Place(**{field: value for field, value in settings.items() if value is not None})
         return action(example, of_example, place, **mine)
 
-    chosen = own("example", str, typer.Argument(help="one of: python -m common"), default)
+    chosen = script_option("example", str, typer.Argument(help="one of: python -m common"), default)
     run.__signature__ = inspect.Signature([chosen, *options, *arguments.parameters(Place, leave_out)])  # type: ignore[attr-defined]
     run.__doc__ = f"{help} What follows -- goes to the example."
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -80,7 +80,7 @@ def script(
     exit_with(lambda: typer.main.get_command(app).main(before, prog_name=name, standalone_mode=False))
 
 
-def own(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
+def script_option(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
     """An option of a script, beside those of the place."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 

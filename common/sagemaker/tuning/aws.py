@@ -28,7 +28,7 @@ from common.sagemaker.training.job import TrainingJob, metric_definitions, train
 from common.sagemaker.tuning.plan import Tuning
 from common.tune.found import Found
 from common.tune.space import Where, fitted
-from common.tune.study import Row
+from common.tune.study import TrialRow
 
 USUAL_EPOCHS = 30  # where they are chosen by data that only the jobs have
 SECONDS = 15.0  # between two questions to AWS
@@ -225,7 +225,7 @@ def progress_line(description: dict[str, Any]) -> str:
     return " · ".join([part for part in parts if part] + ([f"best {best['Value']:.6g}"] if best else []))
 
 
-def trials(client: Any, plan: Tuning) -> list[Row]:
+def trials(client: Any, plan: Tuning) -> list[TrialRow]:
     """The trainings of a tuning job in the order in which they began."""
     summaries: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
@@ -239,7 +239,7 @@ def trials(client: Any, plan: Tuning) -> list[Row]:
         more = {"NextToken": answer["NextToken"]}
 
 
-def _row(number: int, summary: dict[str, Any], plan: Tuning) -> Row:
+def _row(number: int, summary: dict[str, Any], plan: Tuning) -> TrialRow:
     final = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
     notes: dict[str, Any] = {"job": summary["TrainingJobName"]}
     if summary.get("FailureReason"):
@@ -251,7 +251,7 @@ def _row(number: int, summary: dict[str, Any], plan: Tuning) -> Row:
         where = plan.space.ranges.get(name)
         values[name] = _value(text.strip('"'), where, name in plan.space.integers)
     state = STATES.get(summary["TrainingJobStatus"], "running")
-    return Row(number, state, values, final["Value"] if final else None, [], notes)
+    return TrialRow(number, state, values, final["Value"] if final else None, [], notes)
 
 
 def _value(text: str, where: Where | None, integer: bool) -> Any:
