@@ -27,7 +27,7 @@ THROATS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4
            "david", "edward", "linda", "michael", "paul", "robert", "steph", "travis", "zac")  # fmt: skip
 EACH = 3  # times that a speaker says each word, at another speed and pitch every time
 RATE, SECONDS = 8_000, 1.0
-_RETRIEVAL, _DONT_EXIT, _UTF8 = 1, 0x8000, 1  # of espeak-ng's speak_lib.h
+_SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1  # of espeak-ng's speak_lib.h
 _SPEED, _PITCH = 1, 3  # its parameters
 
 
@@ -72,11 +72,10 @@ def _spoken() -> list[tuple[Sound, str]]:
     for number, throat in enumerate(THROATS):
         accent = ACCENTS[number % len(ACCENTS)]
         speed, pitch = rng.randint(120, 190), rng.randint(30, 70)  # words a minute; of 0 to 99
+        library.choose(f"{accent}+{throat}")
         for _ in range(EACH):
             for word in WORDS:
-                sound = library.say(
-                    word, f"{accent}+{throat}", speed + rng.randint(-25, 25), pitch + rng.randint(-15, 15)
-                )
+                sound = library.say(word, speed + rng.randint(-25, 25), pitch + rng.randint(-15, 15))
                 spoken.append((sound, f"{accent} {throat}"))
     return spoken
 
@@ -94,7 +93,7 @@ class _Library:
             what = f"--data espeak: libespeak-ng can't be loaded on this machine: {error}."
             raise UserError(what, "Use --data synthetic, or recordings.") from error
         data = str(espeakng_loader.get_data_path()).encode()
-        self._rate = self._library.espeak_Initialize(_RETRIEVAL, 0, data, _DONT_EXIT)
+        self._rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
         if self._rate <= 0:
             raise UserError(f"--data espeak: libespeak-ng finds no voices in {data.decode()}.", "Install it again.")
         self._parts: list[np.ndarray] = []
@@ -109,19 +108,21 @@ class _Library:
             self._parts.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0  # go on
 
-    def say(self, text: str, voice: str, speed: int, pitch: int) -> Sound:
+    def choose(self, voice: str) -> None:
+        """A language, and after + a variant of its voice; it takes as long as some words."""
+        if self._library.espeak_SetVoiceByName(voice.encode()):
+            raise UserError(f"--data espeak: libespeak-ng has no voice {voice}.", "Install espeakng-loader again.")
+
+    def say(self, text: str, speed: int, pitch: int) -> Sound:
         """One text.
 
         Args:
-            voice: a language, and after + a variant of its voice.
             speed: words a minute.
             pitch: 0 to 99.
         """
         import numpy as np
 
         library, content = self._library, text.encode()
-        if library.espeak_SetVoiceByName(voice.encode()):
-            raise UserError(f"--data espeak: libespeak-ng has no voice {voice}.", "Install espeakng-loader again.")
         self._standard.srand(1)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         library.espeak_SetParameter(_SPEED, speed, 0)
