@@ -99,9 +99,12 @@ class AudioInput(Kind):
             samples = torch.nn.functional.pad(samples, (missing // 2, missing - missing // 2))
         return samples.mul(32768).round_().clamp_(-32768, 32767).to(torch.int16)
 
+    def scale(self, clips: Tensor) -> Tensor:
+        """Clips as the network takes them: int16 [B, samples] to float32 in -1..1; floats are so already."""
+        return clips if clips.is_floating_point() else clips.float() / 32768
+
     def network_input(self, items: Sequence[Tensor]) -> Tensor:
-        """Clips as the network takes them: float32 [B, samples] in -1..1."""
-        return torch.stack(list(items)).float() / 32768
+        return self.scale(torch.stack(list(items)))
 
     # -- one raw input ----------------------------------------------------------------------------------
 

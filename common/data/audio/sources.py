@@ -41,7 +41,7 @@ def load_audio(
         data_dir: where data sets are looked for, `data` by default; a relative path in `name` is looked up in it first.
         rate: samples a second; by default those of the data set, 16,000 for folders.
         seconds: length of every clip; 1 by default, 0.5 for synthetic.
-        unheard: speakers that training never hears, separated by commas, or "none"; by default a fifth of them by turns.
+        unheard: speakers that training never hears, separated by commas, or "none"; by default a fifth of them.
         speaker_pattern: a regular expression that finds the speaker in the path of a recording, for folders.
         seed: of the splits, and of made-up tones.
         limit: most training clips, stratified; None for all.
