@@ -42,7 +42,7 @@ RECIPE: dict[str, Any] = {
     "epochs": 30, "batch_size": 64, "lr": 8e-3, "speed": 0.15, "warp": 0.15, "shift": 0.1, "noise": 0.3, "masks": 1,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
-    "synthetic": {"epochs": 8, "batch_size": 16, "speed": 0.1, "warp": 0.1, "masks": 0},
+    "synthetic": {"epochs": 6, "batch_size": 16, "speed": 0.1, "warp": 0.1, "masks": 0},
     "espeak": {"epochs": 20},
     "speech-commands": {"epochs": 20, "batch_size": 128},
 }

@@ -13,7 +13,7 @@ BANDS, WINDOW, HOP = 40, 0.025, 0.010  # mel bands; seconds of a frame, and from
 LOWEST = 60.0  # Hz, of the first band
 RANGE = 6.0  # of the logarithm (base 10) of energy, below the loudest of a clip: 60 dB
 # Channels of the stem and of each stage; every stage but the first halves the spectrogram's sides.
-SIZES: dict[str, tuple[int, ...]] = {"tiny": (8, 16), "small": (32, 64, 96), "base": (64, 128, 192)}
+SIZES: dict[str, tuple[int, ...]] = {"tiny": (16, 32), "small": (32, 64, 96), "base": (64, 128, 192)}
 DEPTH = {"tiny": 1, "small": 2, "base": 3}  # blocks of a stage
 
 
@@ -148,11 +148,12 @@ class Network(nn.Module):
                 layers.append(Block(inside, outside, 2 if stage and not number else 1))
                 inside = outside
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(inside, classes))
+        rows = BANDS // 2 ** len(channels)  # that are left of the bands; where energy lies along them is what was said
+        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(inside * rows, classes))
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """Waveforms [B, N] in -1..1 to logits [B, classes]."""
         x = self.hide(self.spectrogram(waveforms))  # [B, 1, BANDS, T]
-        x = self.layers(x.to(self.head[1].weight.dtype))  # [B, C, bands, time]
-        logits: Tensor = self.head(x.mean((2, 3)))
+        x = self.layers(x.to(self.head[2].weight.dtype))  # [B, C, rows, time]
+        logits: Tensor = self.head(x.mean(3))
         return logits
