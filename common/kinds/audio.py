@@ -34,6 +34,7 @@ STREAMED = 0x7FFF_F000  # bytes from which on a RIFF header means "until the end
 _BLOCK = 2**16  # frames that are read at a time
 _AGAIN = "Copy or record it again, or remove it."
 _READABLE = "Readable are WAV files, and FLAC, OGG and MP3 with the package soundfile."
+_UNKNOWN = "no WAV file"
 _EXTRA = "pip install -e '.[speech]'"
 
 
@@ -266,10 +267,12 @@ def _read_other(content: bytes, name: str, most: float) -> Sound:
     except UserError:
         raise
     except Exception as error:  # soundfile has an error of its own, and reads what strangers made
-        if type(error).__name__ != "LibsndfileError" or "not recognised" in str(error):
+        reason = str(error).partition(": ")[2].rstrip(".")
+        if type(error).__name__ != "LibsndfileError" or _what(content) == _UNKNOWN:
             raise UserError(f"{name} is not a sound file.", _READABLE) from error
-        reason = str(error).removeprefix("Error opening ").partition(": ")[2].rstrip(".") or "its content is wrong"
-        raise UserError(f"{name} is damaged: {reason}.", _AGAIN) from error
+        if "not exist" in reason or not reason:  # what libsndfile says where a decoder finds nothing
+            reason = "no sound is found in it"
+        raise UserError(f"{name} is {_what(content)} that is damaged: {reason}.", _AGAIN) from error
     _check(rate, count, name, most)
     if not count:
         raise UserError(f"{name} holds no sound (0 frames).", _AGAIN)
@@ -295,7 +298,7 @@ def _what(content: bytes) -> str:
     found = next((text for mark, text in known.items() if content.startswith(mark)), "")
     if not found and len(content) > 1 and content[0] == 0xFF and content[1] & 0xE0 == 0xE0:
         found = "an MP3 file"
-    return found or "no WAV file"
+    return found or _UNKNOWN
 
 
 def _check(rate: int, frames: int, name: str, most: float) -> None:

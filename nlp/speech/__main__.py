@@ -1,6 +1,6 @@
 """Trains a classifier of spoken words, and measures it on speakers that it never heard.
 
-python -m nlp.speech                                              words that a synthesiser speaks in 25 voices, no download
+python -m nlp.speech                                              words spoken by a synthesiser, no download
 python -m nlp.speech --data fsdd --data-dir DIR                   recorded digits; one of the speakers is left out
 python -m nlp.speech --data fsdd --data-dir DIR --seeds 0,1,2,3,4 each speaker is left out once
 python -m nlp.speech --data folder:clips --speaker-pattern "^([a-z]+)_"
