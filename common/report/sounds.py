@@ -34,7 +34,7 @@ def _player(heard: Heard) -> str:
     picture = frames.embed(frames.png(heard.picture), "png")
     sound = f"data:audio/wav;base64,{base64.b64encode(heard.content).decode()}"
     return (
-        f'<figure style="margin: 0"><img src="{picture}" alt="Spectrogram: {about}" style="width: 100%; height: 6rem">'
+        f'<figure style="margin: 0"><img src="{picture}" alt="Spectrogram: {about}" style="width: 100%; height: 6rem; object-fit: fill">'
         f'<audio controls preload="none" src="{sound}" aria-label="{about}" style="width: 100%"></audio>'
         f"<figcaption>{escape(heard.caption)}<br><small>{escape(heard.detail)}</small></figcaption></figure>\n"
     )

@@ -39,7 +39,7 @@ from nlp.speech.networks import SIZES, Network
 WORDS = "words"
 # What suits a data set, for every setting that was not given.
 RECIPE: dict[str, Any] = {
-    "epochs": 30, "batch_size": 64, "lr": 8e-3, "speed": 0.15, "warp": 0.15, "shift": 0.1, "noise": 0.3, "masks": 1,
+    "epochs": 25, "batch_size": 64, "lr": 8e-3, "speed": 0.15, "warp": 0.15, "shift": 0.1, "noise": 0.3, "masks": 1,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "synthetic": {"epochs": 6, "batch_size": 16, "speed": 0.1, "warp": 0.1, "masks": 0},

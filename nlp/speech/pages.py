@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from common.report.sounds import Heard, sounds
 from nlp.speech.networks import LogMel
 
 MOST = 12  # mistakes that can be listened to
+MOST_SPEAKERS = 40  # in the table
 
 
 def has_strangers(data: AudioData) -> bool:
@@ -45,7 +48,8 @@ def speakers(tested: dict[str, Clips], logits: dict[str, Tensor]) -> report.Sect
             rows.append((name or "unknown", kind, sum(mine) / len(mine), low, high, len(mine)))
     rows.sort(key=lambda row: (row[1] == "heard", row[2], row[0]))
     columns = ("speaker", "in training", "accuracy", "accuracy, low", "accuracy, high", "n")
-    return report.table("Speakers", columns, rows[:40], "With the 95 % interval (Wilson) of these clips.")
+    table = report.table("Speakers", columns, rows[:MOST_SPEAKERS], "With the 95 % interval (Wilson) of these clips.")
+    return replace(table, wide=True, first=True)
 
 
 def mistakes(clips: Clips, logits: Tensor, classes: list[str]) -> report.Section:
