@@ -12,6 +12,7 @@ from torch import Tensor
 from common.report import frames
 from common.report.page import Section
 
+_WIDE = "width: 100%; height: 6rem; object-fit: fill"
 _GRID = "display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1.25rem"
 
 
@@ -34,7 +35,7 @@ def _player(heard: Heard) -> str:
     picture = frames.embed(frames.png(heard.picture), "png")
     sound = f"data:audio/wav;base64,{base64.b64encode(heard.content).decode()}"
     return (
-        f'<figure style="margin: 0"><img src="{picture}" alt="Spectrogram: {about}" style="width: 100%; height: 6rem; object-fit: fill">'
+        f'<figure style="margin: 0"><img src="{picture}" alt="Spectrogram: {about}" style="{_WIDE}">'
         f'<audio controls preload="none" src="{sound}" aria-label="{about}" style="width: 100%"></audio>'
         f"<figcaption>{escape(heard.caption)}<br><small>{escape(heard.detail)}</small></figcaption></figure>\n"
     )

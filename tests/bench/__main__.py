@@ -23,7 +23,7 @@ from statistics import fmean, median
 import torch
 
 from common.machine import device
-from tests.bench import agents, gans, texts
+from tests.bench import agents, gans, speech, texts
 from tests.bench.hostile import hostile
 from tests.bench.tools import SEEDS, mean_std, pytorch_examples, row, run
 from tests.helpers import ROOT, environment, final_weights, only_run, same
@@ -180,7 +180,7 @@ FIGURES: dict[str, Callable[[argparse.Namespace], None]] = {
     "fit": fit_overhead, "families": families, "kills": kills, "cartpole": agents.cartpole, "control": agents.control,
     "agent-speed": agents.speed, "pong": agents.pong, "gan": gans.ours, "gan-speed": gans.speed,
     "gan-peers": gans.peers, "texts": texts.scratch, "text-models": texts.models, "minilm": texts.finetuned,
-    "ladder": ladder, "page": page, "hostile": lambda options: hostile(),
+    "speech": speech.speech, "ladder": ladder, "page": page, "hostile": lambda options: hostile(),
 }  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def speech_commands(
         raise UserError(what, f"Unpack {COMMANDS_URL}, and point --data-dir at it.")
     lists = {name: _lines(folder / f"{name}_list.txt") for name in ("validation", "testing")}
     clips, classes = _scan(folder, shape_of(rate or COMMANDS_RATE, seconds), COMMANDS_SPEAKER, silent=True)
-    paths = [f"{file.parent.name}/{file.name}" for file in clips.source]  # type: ignore[union-attr]
+    paths = [f"{file.parent.name}/{file.name}" for file in clips.source]
     absent = set(chosen(clips.speakers, unheard, seed)) if unheard else set()
     parts: dict[str, list[int]] = {"train": [], "validation": [], "testing": [], "absent": []}
     for index, (path, speaker) in enumerate(zip(paths, clips.speakers, strict=True)):

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.data.images.folders import duplicates
+from common.data.images.splits import available_memory
 from common.data.splits import stratified
 from common.errors import UserError, nearest
 from common.kinds.audio import AudioInput, read
@@ -47,6 +49,7 @@ class Clips:
             raise ValueError(f"{len(source)} clips, {len(targets)} targets and {len(speakers)} speakers")
         self.source, self.targets, self.speakers = source, targets, list(speakers)
         self.audio, self.silent = audio, silent
+        self._fits: bool | None = None
         self._clips: Tensor | None = source if isinstance(source, Tensor) else None
 
     def __len__(self) -> int:
@@ -71,12 +74,16 @@ class Clips:
         return Clips(source, self.targets[indices], [self.speakers[i] for i in where], self.audio, self.silent)
 
     def in_memory(self) -> Tensor | None:
-        """All clips, int16 [N, samples], read by threads on the first call; None where they take over MEMORY_LIMIT.
+        """All clips, int16 [N, samples], read by threads on the first call; None where they would not fit.
+
+        They fit when they take at most MEMORY_LIMIT and a quarter of the memory that is free.
 
         Raises:
             UserError: a file can't be read.
         """
-        if self._clips is None and 2 * len(self) * self.audio.samples <= MEMORY_LIMIT:
+        if self._fits is None:  # decided once, so that every caller gets the same answer
+            self._fits = 2 * len(self) * self.audio.samples <= min(MEMORY_LIMIT, available_memory() // 4)
+        if self._clips is None and self._fits:
             clips = torch.empty(len(self), self.audio.samples, dtype=torch.int16)
             with ThreadPoolExecutor(_threads()) as pool:
                 for row, clip in enumerate(pool.map(self.__getitem__, range(len(self)))):
@@ -165,7 +172,9 @@ def split(
     rest = (~away).nonzero().flatten()
     if is_test is None:
         fractions = ((1 - TEST) * (1 - VALID), (1 - TEST) * VALID, TEST)
-        parts = [rest[part] for part in stratified(clips.targets[rest], fractions, seed)]
+        files = [clips.source[i] for i in rest.tolist()] if not isinstance(clips.source, Tensor) else []
+        groups = duplicates(files) if files else None  # the same file under two names stays on one side
+        parts = [rest[part] for part in stratified(clips.targets[rest], fractions, seed, groups)]
         how = f"stratified split, seed {seed}"
     else:
         test, others = rest[is_test[rest]], rest[~is_test[rest]]
