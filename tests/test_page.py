@@ -12,8 +12,10 @@ import pytest
 
 from common.command.arguments import Options
 from common.command.execute import execute
+from common.data.audio.sources import load_audio
 from common.example import get
 from common.kinds.answer import Predictor
+from common.kinds.audio import wav
 from common.kinds.labels import Labels
 from common.kinds.text import TextInput
 from common.serve.models import load_models
@@ -29,7 +31,7 @@ if not CHROMIUM:
 
 EVIL = "<img src=x onerror=document.title='owned'>"
 PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
-KINDS = ("digits", "texts", "pictures", "agent", "table", "evil")
+KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "evil")
 Visit = Callable[..., Any]
 
 
@@ -42,7 +44,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     digits = execute(get("vision.train"), quick, {"model": "lenet", "epochs": 6, **cpu})
     texts = execute(get("nlp.classify"), tiny, {"epochs": 1, **cpu})
     agent = execute(get("rl.dqn"), tiny, cpu)
-    runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}"]
+    sounds = execute(get("nlp.speech"), tiny, {"epochs": 4, **cpu})
+    runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}", f"sounds={sounds['run']}"]
     runs += [f"pictures={generator(folder / 'pictures')}", f"table={table(folder / 'table')}"]
 
     def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -142,6 +145,41 @@ def test_a_file_is_seen_and_one_that_is_no_image_is_named_as_text(visit: Visit, 
     page.locator("#file").set_input_files(tmp_path / f"{EVIL}.png")
     page.get_by_role("alert").filter(has_text=f"{EVIL}.png is not an image").wait_for()
     assert page.title() != "owned"
+
+
+# --- sounds -----------------------------------------------------------------------------------------------
+
+
+def drawn(page: Page) -> Any:
+    """How many pixels of the waveform and of the spectrogram are not empty."""
+    pixels = "c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+    count = f"all => all.map(c => {pixels}.filter((value, i) => i % 4 == 3 && value).length)"
+    return page.locator(".bench canvas").evaluate_all(count)
+
+
+def test_a_recording_is_drawn_answered_and_explained(visit: Visit, tmp_path: Path) -> None:
+    data = load_audio("synthetic")
+    page = visit("sounds")
+    assert drawn(page) == [0, 0]
+    for index in (0, 3):
+        (tmp_path / "a.wav").write_bytes(wav(data.unheard[index], data.audio.rate))
+        page.locator("#file").set_input_files(tmp_path / "a.wav")
+        shows(page, data.classes[int(data.unheard.targets[index])])
+        page.get_by_text("In colour: the parts").wait_for()
+    assert min(drawn(page)) > 1000
+    page.locator(".bar").last.click()
+    page.locator(".bar[aria-pressed=true]").last.wait_for()
+    page.get_by_role("button", name="Play").click()
+
+
+def test_what_is_spoken_into_the_microphone_is_answered(visit: Visit) -> None:
+    page = visit("sounds", permissions=["microphone"])  # Chromium's stand-in beeps once a second
+    page.get_by_role("button", name="Speak").click()
+    page.get_by_text("Listening").wait_for()
+    page.wait_for_timeout(1_500)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("In colour: the parts").wait_for()
+    assert min(drawn(page)) > 100
 
 
 # --- texts and rows ---------------------------------------------------------------------------------------

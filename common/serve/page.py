@@ -35,7 +35,9 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 FILES = {p.relative_to(FOLDER).as_posix(): p.read_bytes() for p in sorted(FOLDER.rglob("*")) if p.suffix in TYPES}
 OPEN = {"/", *(f"/page/{name}" for name in FILES)}  # without a token: here one is asked for, and they tell nothing
 MOST_EXPLANATIONS = 8  # at work or waiting
-REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
+REPORT_POLICY = (
+    "sandbox; default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
+)
 
 
 def add(app: FastAPI, models: Mapping[str, ServedModel], settings: Settings, intake: Intake) -> None:

@@ -12,11 +12,24 @@ import sys
 from pathlib import Path
 
 from common.machine import device
-from tests.bench import agents, batch, commands, exports, gans, hostile, images, page, precision, serving, texts
+from tests.bench import agents, batch, commands, exports, gans, hostile, images, page, precision, serving, speech, texts
 from tests.bench.tools import BENCHES
 from tests.results import RESULTS
 
-MODULES = (agents, batch, commands, exports, gans, hostile, images, page, precision, serving, texts)  # they declare
+MODULES = (
+    agents,
+    batch,
+    commands,
+    exports,
+    gans,
+    hostile,
+    images,
+    page,
+    precision,
+    serving,
+    speech,
+    texts,
+)  # they declare
 DEFAULT = ["startup", "digits", "fit", "families", "kills", "hostile"]  # which need no data and no peer
 
 

@@ -1,0 +1,1 @@
+"""Sounds: where they come from, and their splits."""

@@ -1,0 +1,1 @@
+"""Spoken digits and keywords."""
