@@ -109,6 +109,8 @@ WHOLE = pcm(tone())
         (pcm(torch.zeros(0)), "The sound holds no sound (0 frames)."),
         (WHOLE[:-1_000], "The sound is cut off: it holds 3,500 of 4,000 frames."),
         (WHOLE[:30], "The sound is a WAV file that is cut off in its header."),
+        (WHOLE[:36] + b"LIST\xf0\0\0\0", "The sound is a damaged WAV file"),
+        (WHOLE[:36] + b"LIST\xf0\0\0\x7f", "The sound is a WAV file that is cut off in its header."),
         (pcm(torch.zeros(61 * 8_000)), "The sound lasts 61 s; the limit is 60 s."),
         (pcm(tone(), rate=800), "The sound has 800 samples a second; readable are 2,000 to 384,000."),
         (b"x" * (16 * 2**20 + 1), "The sound is larger than 16 MB."),

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from common import artifact
+from common.cli import execute_seeds
 from common.command.arguments import Options
 from common.command.execute import execute
 from common.data.audio import espeak
@@ -195,3 +196,11 @@ def test_speed_changes_length_and_pitch_together() -> None:
     length = (loud.amax(1) - loud.masked_fill(loud == 0, 8_000).amin(1)) / 3_200
     assert pitch.std() > 0.1
     assert torch.allclose(pitch * length, torch.ones(32), atol=0.03)
+
+
+def test_seeds_of_runs_that_hear_everybody_are_summed_up_by_accuracy(tmp_path: Path) -> None:
+    options = Options(tiny=True, quiet=True, out=str(tmp_path), seeds="0")
+    summary = execute_seeds(example, options, {"unheard": "none", "epochs": 1, "device": "cpu"})
+    assert "accuracy_unheard" not in summary["metrics"]
+    page = (Path(summary["run"]) / "report.html").read_text()
+    assert page[page.index('class="name"') :].startswith('class="name">Accuracy<')

@@ -39,7 +39,7 @@ def run_seeds(seeds: Sequence[int], train: Train, folder: Path, task: str, headl
         train: trains with one seed, or goes on with its run, or returns the result of its finished one.
         folder: of the group; the run of seed 3 lies under `seed-3/`.
         task: title of the report.
-        headline: the metric that is named first.
+        headline: the metric that is named first; the first one of the runs, where they have no such.
 
     Returns:
         what `result.json` holds: mean and sample standard deviation of every metric, and the single results.
@@ -56,6 +56,7 @@ def run_seeds(seeds: Sequence[int], train: Train, folder: Path, task: str, headl
         "seconds": {part: fmean(r["seconds"][part] for r in results) for part in ("train", "total")},
         "runs": [r["run"] for r in results],
     }
+    headline = headline if headline in values else names[0]
     report.write(folder / "report.html", page(task, summary, results, headline))
     write_json(folder / "result.json", summary)
     return summary

@@ -221,7 +221,7 @@ def _read_pcm(content: bytes, name: str, most: float) -> Sound | None:
         if "unknown format" in str(error):  # floats, or with a longer header than the standard library knows
             return None
         raise UserError(f"{name} is a damaged WAV file: {error}.", _AGAIN) from error
-    except EOFError as error:
+    except (EOFError, RuntimeError) as error:  # the standard library has both for a chunk that is not all there
         raise UserError(f"{name} is a WAV file that is cut off in its header.", _AGAIN) from error
     if width not in (1, 2, 3, 4):
         raise UserError(f"{name} is a WAV file of {8 * width} bits; readable are 8, 16, 24 and 32.")

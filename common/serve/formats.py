@@ -1,11 +1,11 @@
 """The bodies of requests and answers, by content type; the same for the server and for SageMaker's classic handlers.
 
-In, by Content-Type; without one raw bytes for an image, JSON for anything else. UTF-8 always.
+In, by Content-Type; without one raw bytes for an image or a sound, JSON for anything else. UTF-8 always.
 
 application/octet-stream
     one input as it stands in a file, of any kind
-image/*, application/x-image
-    an image file as it is
+image/*, audio/*, application/x-image
+    an image or sound file as it is
 application/json
     one input, a list of them, either under the key "inputs", or {"instances": [inputs...]}
 application/jsonlines (also x-jsonlines, x-ndjson)
@@ -18,7 +18,7 @@ text/plain
 application/x-npy
     one observation; nothing is ever unpickled
 
-An input in JSON is, by what the model takes: an image file in base64 (or {"b64": ...}, or a data URL); a text; a row
+An input in JSON is, by what the model takes: a file in base64 (or {"b64": ...}, or a data URL); a text; a row
 as {column: number} or list; a seed, {"seed": 7, "class": "cat"} or {"latent": [...]}; an observation as nested lists.
 It may stand alone or as {"inputs": ...} or under the name of its kind, such as {"text": "..."}.
 
