@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from common.kinds.answer import Row
-from common.kinds.prompt import Sampling
+from common.kinds.prompt import Prompt, Sampling
+from common.kinds.writing import News
 from common.machine import device
 from nlp.vocabulary import END, Vocabulary
 
@@ -26,7 +27,7 @@ class Scored(NamedTuple):
     probability: float
 
 
-@dataclass
+@dataclass(eq=False)
 class Text:
     """A text that is being written.
 
@@ -46,6 +47,13 @@ class Text:
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
+        self.prompt_tokens = len(self.ids)
+        self._bytes = b""  # of what was written
+        self._shown = self._shown_bytes = 0  # tokens of it that `news` has given, and their bytes
+
+    @property
+    def tokens(self) -> int:
+        return len(self.written)
 
     def add(self, scored: Scored, vocabulary: Vocabulary) -> None:
         """Takes the next token and ends the text where it is over."""
@@ -54,12 +62,13 @@ class Text:
             return
         self.ids.append(scored.token)
         self.written.append(scored)
-        if self.sampling.stop:
-            said = vocabulary.decode(token for token, _ in self.written)
-            places = [place for stop in self.sampling.stop if (place := said.find(stop.encode())) >= 0]
-            if places:
-                self.finish, self.cut = "stop", min(places)
-                return
+        before = len(self._bytes)
+        self._bytes += vocabulary.pieces[scored.token]
+        stops = [stop.encode() for stop in self.sampling.stop]
+        places = [p for stop in stops if (p := self._bytes.find(stop, max(0, before - len(stop) + 1))) >= 0]
+        if places:
+            self.finish, self.cut = "stop", min(places)
+            return
         if len(self.written) >= self.sampling.max_tokens:
             self.finish = "length"
 
@@ -69,6 +78,42 @@ class Text:
         text = "".join(piece for piece, _ in pieces)
         shown = [[piece, round(probability, 6)] for piece, probability in pieces]
         return {"text": text, "tokens": len(self.written), "finish_reason": self.finish, "pieces": shown}
+
+    def news(self, vocabulary: Vocabulary) -> list[tuple[str, float]]:
+        """The pieces that can be shown now and have not been given before; together they are the text of `row`."""
+        ready = len(self._bytes) - self._held()
+        given: list[tuple[bytes, float]] = []
+        waiting = b""
+        shown, end = self._shown, self._shown_bytes
+        for number in range(self._shown, len(self.written)):
+            token, probability = self.written[number]
+            piece = vocabulary.pieces[token]
+            end, waiting = end + len(piece), waiting + piece
+            given.append((piece, probability))
+            if end > ready:
+                break
+            if not _is_cut(waiting):
+                waiting, shown, self._shown_bytes = b"", number + 1, end
+        if self.finish:
+            rest = [(vocabulary.pieces[token], share) for token, share in self.written[self._shown :]]
+            before = len(vocabulary.decode(token for token, _ in self.written[: self._shown]))
+            self._shown = len(self.written)
+            return readable(rest, None if self.cut is None else max(0, self.cut - before))
+        fresh = given[: shown - self._shown]
+        self._shown = shown
+        return readable(fresh)
+
+    def _held(self) -> int:
+        """How many of the last bytes may be the beginning of a stop string."""
+        if self.finish:
+            return 0
+        lengths = (
+            length
+            for stop in (text.encode() for text in self.sampling.stop)
+            for length in range(min(len(stop) - 1, len(self._bytes)), 0, -1)
+            if self._bytes.endswith(stop[:length])
+        )
+        return max(lengths, default=0)
 
 
 def readable(pieces: Sequence[tuple[bytes, float]], cut: int | None = None) -> list[tuple[str, float]]:
@@ -178,18 +223,54 @@ def generate(
     Raises:
         UserError: a prompt has characters that the vocabulary lacks.
     """
-    encoded = vocabulary.encode(prompts)
-    texts = [Text([END, *ids], sampling) for ids, sampling in zip(encoded, samplings, strict=True)]
-    reader = (_Cached if cached else _Uncached)(network, limit)
-    going = texts
-    while going:
-        for text, logits in zip(going, reader.read([text.ids for text in going]), strict=True):
-            text.add(choose(logits, text), vocabulary)
-        kept = [number for number, text in enumerate(going) if not text.finish]
-        if len(kept) < len(going):
-            reader.keep(kept)
-            going = [going[number] for number in kept]
+    writer = Writer(network, vocabulary, limit=limit, cached=cached)
+    texts = [writer.add(Prompt(text, sampling)) for text, sampling in zip(prompts, samplings, strict=True)]
+    while writer.step():
+        pass
     return texts
+
+
+class Writer:
+    """Texts that are written at the same time, each from when it is added until it ends (Orca, Yu et al. 2022).
+
+    Args:
+        limit, cached: as of `generate`.
+    """
+
+    def __init__(self, network: Any, vocabulary: Vocabulary, *, limit: int, cached: bool = True) -> None:
+        self._reader = (_Cached if cached else _Uncached)(network, limit)
+        self._vocabulary = vocabulary
+        self._going: list[Text] = []  # in the order of the reader's rows; those that are new stand at the end
+
+    def add(self, prompt: Prompt) -> Text:
+        """Begins a text; UserError where it has characters that the vocabulary lacks."""
+        (ids,) = self._vocabulary.encode([prompt.text])
+        text = Text([END, *ids], prompt.sampling)
+        self._going.append(text)
+        return text
+
+    @torch.inference_mode()
+    def step(self) -> list[News]:
+        """Writes one more token of every text; empty where there is none."""
+        texts = list(self._going)
+        if not texts:
+            return []
+        news = []
+        for text, logits in zip(texts, self._reader.read([text.ids for text in texts]), strict=True):
+            text.add(choose(logits, text), self._vocabulary)
+            news.append(News(text, text.news(self._vocabulary), text.finish))
+        self._keep([number for number, text in enumerate(texts) if not text.finish])
+        return news
+
+    @torch.inference_mode()
+    def drop(self, writing: Text) -> None:
+        """Ends a text that nobody waits for any more."""
+        self._keep([number for number, text in enumerate(self._going) if text is not writing])
+
+    def _keep(self, rows: list[int]) -> None:
+        if len(rows) < len(self._going):
+            self._reader.keep(rows)
+            self._going = [self._going[row] for row in rows]
 
 
 class _Uncached:
@@ -218,21 +299,39 @@ class _Cached:
         self._begins: list[int] = []
 
     def read(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """As of _Uncached; each text is the one of the last call with one more token."""
+        """As of _Uncached; each text is the one of the last call with one more token, those at the end may be new."""
         begins = [window(len(text), self._limit) if self._limit else 0 for text in texts]
-        if self._cache is None or begins != self._begins:
-            self._cache, self._begins = self._network.start(len(texts)), begins
-            new = [text[begin:] for text, begin in zip(texts, begins, strict=True)]
-        else:
-            new = [text[-1:] for text in texts]
+        known = len(self._begins)
+        if begins[:known] != self._begins:  # a window has moved: what it has left can't be taken out of a cache
+            self._cache, known = None, 0
+        parts = []
+        if known:
+            parts.append(self._extend(self._cache, [text[-1:] for text in texts[:known]]))
+        if known < len(texts):
+            fresh = self._network.start(len(texts) - known)
+            whole = zip(texts[known:], begins[known:], strict=True)
+            parts.append(self._extend(fresh, [text[begin:] for text, begin in whole]))
+            if known:
+                self._cache.join(fresh)
+            else:
+                self._cache = fresh
+        self._begins = begins
+        return torch.cat(parts)
+
+    def _extend(self, cache: Any, new: Sequence[Sequence[int]]) -> Tensor:
         tokens, lengths = padded(new, device.of(self._network))
-        logits: Tensor = self._network.extend(tokens, lengths, self._cache)
+        logits: Tensor = self._network.extend(tokens, lengths, cache)
         return logits[torch.arange(len(new), device=logits.device), lengths - 1]
 
     def keep(self, rows: Sequence[int]) -> None:
-        self._begins = [self._begins[row] for row in rows]
-        if rows:
-            self._cache.keep(torch.tensor(rows, device=device.of(self._network)))
+        kept = [row for row in rows if row < len(self._begins)]  # others have not been read yet
+        if len(kept) == len(self._begins):
+            return
+        self._begins = [self._begins[row] for row in kept]
+        if kept:
+            self._cache.keep(torch.tensor(kept, device=device.of(self._network)))
+        else:
+            self._cache = None
 
 
 def padded(texts: Sequence[Sequence[int]], place: torch.device) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from common.kinds.game import Game
+    from common.kinds.writing import Writer
     from common.metrics import Metrics
     from common.report.page import Section
 
@@ -120,10 +121,11 @@ class Predictor:
         answer: what comes out.
         predict: a list of decoded inputs to a row of the answer for each.
         model: the network that `predict` calls, for those who change how it is computed (number format, export).
-        explain: from a decoded input and the number of one of the answer's names, what in the input speaks for it: for
-            an image a heat map [h, w] in 0..1 over the square that the model sees, for a text spans with scores. Without
+        explain: from a decoded input and the number of one of the answer's names, what in the input speaks for it: of
+            an image a heat map [h, w] in 0..1 over the square that the model sees, of a text spans with scores. Without
             it, an image is explained by its `model` and a text by its words.
         play: makes a game in which the model acts.
+        writer: makes what writes texts token by token, several at the same time; what `predict` answers is the same.
     """
 
     input: Kind
@@ -132,3 +134,4 @@ class Predictor:
     model: nn.Module | None = None
     explain: Callable[[Any, int], Any] | None = None
     play: Callable[[], Game] | None = None
+    writer: Callable[[], Writer] | None = None

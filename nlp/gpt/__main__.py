@@ -367,7 +367,8 @@ def load(saved: Artifact) -> Predictor:
         texts = write([prompt.text for prompt in prompts], [prompt.sampling for prompt in prompts])
         return [text.row(words) | {"prompt_pieces": pieces} for text, pieces in zip(texts, read, strict=True)]
 
-    return Predictor(inputs, Continuation(), predict, model=model)
+    writer = partial(decoding.Writer, model, words, limit=config.limit, cached=saved.export is None)
+    return Predictor(inputs, Continuation(), predict, model=model, writer=writer)
 
 
 example = Example(

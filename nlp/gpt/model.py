@@ -289,6 +289,14 @@ class Cache:
         for layer in self.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
 
+    def join(self, other: Cache) -> None:
+        """Takes the texts of another cache in behind its own."""
+        self.lengths = torch.cat([self.lengths, other.lengths])
+        self.tokens = torch.cat([self.tokens, other.tokens])
+        self.rows = torch.arange(len(self.lengths), device=self.lengths.device).unsqueeze(1)
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.keys, mine.values = torch.cat([mine.keys, theirs.keys]), torch.cat([mine.values, theirs.values])
+
 
 # --- recurrent networks ------------------------------------------------------------------------------------
 
@@ -345,3 +353,11 @@ class States:
         self.lengths = self.lengths[rows]
         whole = isinstance(self.state, tuple)
         self.state = tuple(part[:, rows] for part in self.state) if whole else self.state[:, rows]
+
+    def join(self, other: States) -> None:
+        """Takes the texts of another one in behind its own."""
+        self.lengths = torch.cat([self.lengths, other.lengths])
+        if isinstance(self.state, tuple):
+            self.state = tuple(torch.cat(pair, 1) for pair in zip(self.state, other.state, strict=True))
+        else:
+            self.state = torch.cat([self.state, other.state], 1)
