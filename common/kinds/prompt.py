@@ -128,6 +128,9 @@ class PromptInput(Kind):
             return super().cells(cells)
         return self.value(cells[0])
 
+    def completion(self, request: dict[str, Any]) -> bytes:
+        return self.value(request)
+
     def has_key(self, key: str) -> bool:
         return key == "prompt" or key in OPTIONS
 
