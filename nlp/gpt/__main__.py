@@ -279,7 +279,7 @@ def train(config: GPTConfig, run: Run) -> Metrics:
             per_byte=len(valid) / len(valid.content),
             flops=6 * weights * config.batch_size * config.context,
         )
-    inputs = PromptInput(gallery.opening(corpus))
+    inputs = PromptInput(gallery.opening(corpus), words.alphabet)
     artifact.save(
         run, model, inputs=inputs, answer=Continuation(), metrics=metrics, files={vocabulary.FILE: words.to_bytes()}
     )
