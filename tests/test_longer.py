@@ -30,7 +30,7 @@ def rates(run: Path) -> list[float]:
     return [line["lr"] for line in read_history(run) if "lr" in line]
 
 
-@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "wsd", "constant"])
 def test_a_finished_run_trains_on_with_a_schedule_for_the_steps_that_were_added(tmp_path: Path, schedule: str) -> None:
     run = train(tmp_path, schedule=schedule, epochs=3)
     before = read_history(run)

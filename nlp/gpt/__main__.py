@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from common import artifact
 from common.artifact import Artifact
@@ -42,7 +43,7 @@ from nlp.vocabulary import Vocabulary
 # --- config ------------------------------------------------------------------------------------------------
 
 # What suits a data set, for every setting that was not given.
-TEXT: dict[str, Any] = {"tokenizer": "bpe", "vocabulary": 1024, "context": 128, "depth": 2, "rows": 2**15}
+TEXT: dict[str, Any] = {"tokenizer": "bpe", "vocabulary": 2048, "context": 128, "depth": 2, "rows": 2**15}
 RECIPES: dict[str, dict[str, Any]] = {
     "tinyshakespeare": {"tokenizer": "char", "vocabulary": 512, "context": 256},
     "markov": {
@@ -57,7 +58,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 4,
         "steps": 60,
         "lr": 0.05,
-        "rest_lr": 0.02,
+        "embedding_lr": 0.03,
     },
 }
 HEAD = 64  # numbers of an attention head
@@ -139,15 +140,15 @@ class GPTConfig(FitConfig):
         help="optimiser of the matrices; AdamW for the rest",
     )
     lr: float = changed(FitConfig, "lr", unset="by optimiser", tune=Range(1e-3, 1e-1, log=True))
-    rest_lr: float = option(
+    embedding_lr: float = option(
         None,
-        "peak learning rate of embeddings and head, beside Muon",
+        "peak learning rate of embeddings, beside Muon; the head's is a third",
         above=0,
         at_most=100,
-        unset="by depth",
+        unset="by model",
         tune=Range(1e-3, 1e-1, log=True),
     )
-    schedule: str = changed(FitConfig, "schedule", default="cosine")
+    schedule: str = changed(FitConfig, "schedule", default="wsd")
     weight_decay: float = changed(FitConfig, "weight_decay", default=0.0)
 
     @classmethod
@@ -156,10 +157,10 @@ class GPTConfig(FitConfig):
 
     def resolve(self) -> GPTConfig:
         """Fills what was left open: by the data set, then by the depth and the family of the network."""
-        found = self.filled(TEXT | {"epochs": 5, "steps": 200} | RECIPES.get(self.data.partition(":")[0], {}))
+        found = self.filled(TEXT | {"epochs": 5, "steps": 250} | RECIPES.get(self.data.partition(":")[0], {}))
         found = found.filled({"width": HEAD * found.depth, "optimizer": "muon" if found.model == "gpt" else "adamw"})
         found = found.filled({"heads": max(1, found.width // HEAD)})
-        rates = {"lr": 0.02 if found.optimizer == "muon" else 3e-3, "rest_lr": 3e-3 * (128 / found.width) ** 0.5}
+        rates = {"lr": 0.02 if found.optimizer == "muon" else 3e-3, "embedding_lr": 0.03}
         return found.filled({"kv_heads": found.heads, "batch_size": max(1, BATCH_TOKENS // found.context), **rates})
 
     def check(self) -> None:
@@ -207,6 +208,12 @@ def prepare(config: GPTConfig) -> Corpus:
 def build(config: GPTConfig, vocabulary: int) -> GPT | Recurrent:
     """Tokens [B, T] to logits [B, T, V]."""
     return networks.build(config.model, config.shape(vocabulary))
+
+
+def optimizers_of(config: GPTConfig, model: nn.Module, device: torch.device) -> list[Optimizer]:
+    """What changes its weights."""
+    rates = {"lr": config.lr, "embedding_lr": config.embedding_lr, "weight_decay": config.weight_decay}
+    return optimizers(config.optimizer, model, device, **rates)
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -260,9 +267,7 @@ def train(config: GPTConfig, run: Run) -> Metrics:
         loss_of,
         loader,
         config,
-        optimizer=optimizers(
-            config.optimizer, model, run.device, lr=config.lr, rest_lr=config.rest_lr, weight_decay=config.weight_decay
-        ),
+        optimizer=optimizers_of(config, model, run.device),
         count=count_of,
         validate=validate,
     )
