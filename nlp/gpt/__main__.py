@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 HEAD = 64  # numbers of an attention head
-BATCH_TOKENS = 2048  # of a step, unless the batch size is given
+BATCH_TOKENS = 1024  # of a step for each layer, unless the batch size is given
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,10 @@ class GPTConfig(FitConfig):
         found = self.filled(TEXT | {"epochs": 5, "steps": 250} | RECIPES.get(self.data.partition(":")[0], {}))
         found = found.filled({"width": HEAD * found.depth, "optimizer": "muon" if found.model == "gpt" else "adamw"})
         found = found.filled({"heads": max(1, found.width // HEAD)})
-        rates = {"lr": 0.02 if found.optimizer == "muon" else 3e-3, "embedding_lr": 0.03}
-        return found.filled({"kv_heads": found.heads, "batch_size": max(1, BATCH_TOKENS // found.context), **rates})
+        narrow = (128 / found.width) ** 0.5  # what is wider learns from smaller steps, but for Muon's
+        rates = {"lr": 0.02 if found.optimizer == "muon" else 3e-3 * narrow, "embedding_lr": 0.03 * narrow}
+        batch = max(1, BATCH_TOKENS * found.depth // found.context)
+        return found.filled({"kv_heads": found.heads, "batch_size": batch, **rates})
 
     def check(self) -> None:
         super().check()
