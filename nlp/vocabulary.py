@@ -24,9 +24,11 @@ class Vocabulary:
 
     Attributes:
         pieces: the bytes of each token, in the order of their ids; none for END.
+        alphabet: all characters that can be said, where that is not every one.
     """
 
     pieces: list[bytes]
+    alphabet: str = ""
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -59,6 +61,7 @@ class Characters(Vocabulary):
     def __post_init__(self) -> None:
         self.pieces = [b"", *(character.encode() for character in self.characters)]
         self._ids = {character: number for number, character in enumerate(self.characters, start=1)}
+        self.alphabet = "" if self.by_bytes else self.characters
         if self.by_bytes:
             self._bytes = len(self.pieces)
             self.pieces += [bytes([byte]) for byte in range(256)]

@@ -105,7 +105,7 @@ def test_muon_in_fp32_takes_the_steps_of_pytorchs(shape: tuple[int, int]) -> Non
 
 def test_muon_takes_matrices_and_adamw_the_rest() -> None:
     model = network()
-    matrices, rest = optim.optimizers("muon", model, CPU, lr=0.02, rest_lr=0.003, weight_decay=0.0)
+    matrices, rest = optim.optimizers("muon", model, CPU, lr=0.02, embedding_lr=0.003, weight_decay=0.0)
     names = {id(p): name for name, p in model.named_parameters()}
     first, second = ({names[id(p)] for g in o.param_groups for p in g["params"]} for o in (matrices, rest))
     assert second == {"embedding.weight", "ngrams.weight", "head.weight"}

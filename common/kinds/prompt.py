@@ -12,6 +12,7 @@ from common.errors import UserError, nearest
 from common.kinds.base import CSV, JSON, TEXT, Kind, dumps, json_of, shown, text_of
 
 MOST_TOKENS = 2048  # that are written after one prompt
+MOST_NAMED = 12  # unknown characters that an error names
 MOST_STOPS, LONGEST_STOP = 4, 256  # stop strings, and their letters
 BOUNDS = {  # of each number, both included
     "max_tokens": (1, MOST_TOKENS),
@@ -66,6 +67,7 @@ class PromptInput(Kind):
 
     Args:
         example: a prompt that the model can read, such as the beginning of a text of its kind.
+        alphabet: all characters that it can read, where it can't read every one.
     """
 
     kind: ClassVar[str] = "prompt"
@@ -77,6 +79,7 @@ class PromptInput(Kind):
     too_much: ClassVar[str] = f"The prompts ask for more than {2**17:,} tokens together."
 
     example: str = ""
+    alphabet: str = ""
 
     def sample(self) -> bytes:
         return self._greedy(self.example)
@@ -98,13 +101,13 @@ class PromptInput(Kind):
         """A text as it is, with the usual options; or JSON: `{"prompt": "To be", "temperature": 0}`.
 
         Raises:
-            UserError: an option is unknown, out of bounds or of a wrong type.
+            UserError: an option is unknown, out of bounds or of a wrong type, or a character is not in the alphabet.
         """
         name = name or "The prompt"
         text = text_of(source, name)
         value = _object(text)
         if value is None:
-            return Prompt(text, Sampling())
+            return Prompt(self._known(text, name), Sampling())
         given = dict(value)
         prompt = given.pop("prompt")
         if not isinstance(prompt, str):
@@ -114,7 +117,15 @@ class PromptInput(Kind):
         for key in given:
             if key not in OPTIONS:
                 raise UserError(f"{name} has an unknown option {shown(key)}.", nearest(key, OPTIONS))
-        return Prompt(prompt, Sampling(**{key: _option(key, given[key], name) for key in given}))
+        return Prompt(self._known(prompt, name), Sampling(**{key: _option(key, given[key], name) for key in given}))
+
+    def _known(self, text: str, name: str) -> str:
+        """The text; UserError where it has characters that the model can't read."""
+        unknown = sorted(set(text).difference(self.alphabet)) if self.alphabet else []
+        if unknown:
+            named = " ".join(map(repr, unknown[:MOST_NAMED])) + (" …" if len(unknown) > MOST_NAMED else "")
+            raise UserError(f"{name} has characters that this model does not know: {named}.", "Leave them out.")
+        return text
 
     def value(self, value: Any) -> bytes:
         if isinstance(value, str):

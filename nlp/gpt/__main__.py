@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from common import artifact
 from common.artifact import Artifact
@@ -42,7 +43,7 @@ from nlp.vocabulary import Vocabulary
 # --- config ------------------------------------------------------------------------------------------------
 
 # What suits a data set, for every setting that was not given.
-TEXT: dict[str, Any] = {"tokenizer": "bpe", "vocabulary": 1024, "context": 128, "depth": 2, "rows": 2**15}
+TEXT: dict[str, Any] = {"tokenizer": "bpe", "vocabulary": 2048, "context": 128, "depth": 2, "rows": 2**15}
 RECIPES: dict[str, dict[str, Any]] = {
     "tinyshakespeare": {"tokenizer": "char", "vocabulary": 512, "context": 256},
     "markov": {
@@ -57,11 +58,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 4,
         "steps": 60,
         "lr": 0.05,
-        "rest_lr": 0.02,
+        "embedding_lr": 0.03,
     },
 }
 HEAD = 64  # numbers of an attention head
-BATCH_TOKENS = 2048  # of a step, unless the batch size is given
+BATCH_TOKENS = 1024  # of a step for each layer, unless the batch size is given
 
 
 @dataclass(frozen=True)
@@ -139,15 +140,15 @@ class GPTConfig(FitConfig):
         help="optimiser of the matrices; AdamW for the rest",
     )
     lr: float = changed(FitConfig, "lr", unset="by optimiser", tune=Range(1e-3, 1e-1, log=True))
-    rest_lr: float = option(
+    embedding_lr: float = option(
         None,
-        "peak learning rate of embeddings and head, beside Muon",
+        "peak learning rate of embeddings, beside Muon; the head's is a third",
         above=0,
         at_most=100,
-        unset="by depth",
+        unset="by model",
         tune=Range(1e-3, 1e-1, log=True),
     )
-    schedule: str = changed(FitConfig, "schedule", default="cosine")
+    schedule: str = changed(FitConfig, "schedule", default="wsd")
     weight_decay: float = changed(FitConfig, "weight_decay", default=0.0)
 
     @classmethod
@@ -156,11 +157,13 @@ class GPTConfig(FitConfig):
 
     def resolve(self) -> GPTConfig:
         """Fills what was left open: by the data set, then by the depth and the family of the network."""
-        found = self.filled(TEXT | {"epochs": 5, "steps": 200} | RECIPES.get(self.data.partition(":")[0], {}))
+        found = self.filled(TEXT | {"epochs": 5, "steps": 250} | RECIPES.get(self.data.partition(":")[0], {}))
         found = found.filled({"width": HEAD * found.depth, "optimizer": "muon" if found.model == "gpt" else "adamw"})
         found = found.filled({"heads": max(1, found.width // HEAD)})
-        rates = {"lr": 0.02 if found.optimizer == "muon" else 3e-3, "rest_lr": 3e-3 * (128 / found.width) ** 0.5}
-        return found.filled({"kv_heads": found.heads, "batch_size": max(1, BATCH_TOKENS // found.context), **rates})
+        narrow = (128 / found.width) ** 0.5  # what is wider learns from smaller steps, but for Muon's
+        rates = {"lr": 0.02 if found.optimizer == "muon" else 3e-3 * narrow, "embedding_lr": 0.03 * narrow}
+        batch = max(1, BATCH_TOKENS * found.depth // found.context)
+        return found.filled({"kv_heads": found.heads, "batch_size": batch, **rates})
 
     def check(self) -> None:
         super().check()
@@ -207,6 +210,12 @@ def prepare(config: GPTConfig) -> Corpus:
 def build(config: GPTConfig, vocabulary: int) -> GPT | Recurrent:
     """Tokens [B, T] to logits [B, T, V]."""
     return networks.build(config.model, config.shape(vocabulary))
+
+
+def optimizers_of(config: GPTConfig, model: nn.Module, device: torch.device) -> list[Optimizer]:
+    """What changes its weights."""
+    rates = {"lr": config.lr, "embedding_lr": config.embedding_lr, "weight_decay": config.weight_decay}
+    return optimizers(config.optimizer, model, device, **rates)
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -260,9 +269,7 @@ def train(config: GPTConfig, run: Run) -> Metrics:
         loss_of,
         loader,
         config,
-        optimizer=optimizers(
-            config.optimizer, model, run.device, lr=config.lr, rest_lr=config.rest_lr, weight_decay=config.weight_decay
-        ),
+        optimizer=optimizers_of(config, model, run.device),
         count=count_of,
         validate=validate,
     )
@@ -279,7 +286,7 @@ def train(config: GPTConfig, run: Run) -> Metrics:
             per_byte=len(valid) / len(valid.content),
             flops=6 * weights * config.batch_size * config.context,
         )
-    inputs = PromptInput(gallery.opening(corpus))
+    inputs = PromptInput(gallery.opening(corpus), words.alphabet)
     artifact.save(
         run, model, inputs=inputs, answer=Continuation(), metrics=metrics, files={vocabulary.FILE: words.to_bytes()}
     )

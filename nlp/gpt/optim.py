@@ -14,31 +14,31 @@ from common.training.fit import make_optimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the polynomial that drives singular values towards 1
 STEPS = 5
+HEAD_SHARE = 1 / 3  # of the embeddings' learning rate
 BETAS = (0.9, 0.95)  # of AdamW, as usual for language models
 
 
 def optimizers(
-    name: str, model: nn.Module, device: torch.device, *, lr: float, rest_lr: float, weight_decay: float
+    name: str, model: nn.Module, device: torch.device, *, lr: float, embedding_lr: float, weight_decay: float
 ) -> list[Optimizer]:
     """The optimisers of a language model.
 
     Args:
         name: "muon", or "adamw" for all weights at `lr`.
         lr: of the matrices that Muon takes.
-        rest_lr: of embedding, head and all that is no matrix.
+        embedding_lr: of the embeddings; of the head it is HEAD_SHARE of that.
         weight_decay: of what `lr` is for.
     """
     if name == "adamw":
         return [make_optimizer(name, model, lr, weight_decay)]
-    matrices = [
-        p
-        for part, p in model.named_parameters()
-        if p.dim() == 2 and not part.startswith(("embedding", "ngrams", "head"))
-    ]
-    known = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in known]
-    adam = torch.optim.AdamW(rest, lr=rest_lr, betas=BETAS, weight_decay=0.0, fused=True)
-    return [muon(matrices, device, lr, weight_decay), adam]
+    parts: dict[str, list[nn.Parameter]] = {"embeddings": [], "head": [], "matrices": []}
+    for part, weight in model.named_parameters():
+        head, embedding = part.startswith("head"), part.startswith(("embedding", "ngrams"))
+        parts["head" if head else "embeddings" if embedding else "matrices"].append(weight)
+    rates = {"embeddings": embedding_lr, "head": embedding_lr * HEAD_SHARE}
+    groups = [{"params": parts[part], "lr": rate} for part, rate in rates.items() if parts[part]]
+    adam = torch.optim.AdamW(groups, lr=embedding_lr, betas=BETAS, weight_decay=0.0, fused=True)
+    return [muon(parts["matrices"], device, lr, weight_decay), adam]
 
 
 def muon(matrices: list[nn.Parameter], device: torch.device, lr: float, weight_decay: float) -> Optimizer:
