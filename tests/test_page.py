@@ -179,6 +179,19 @@ def test_a_prompt_goes_on_and_each_piece_says_how_likely_it_was(visit: Visit) ->
     page.wait_for_function("text => document.querySelector('#prompt').value === text", arg=whole)
 
 
+def test_a_text_appears_as_it_is_written_and_can_be_stopped(visit: Visit) -> None:
+    page = visit("writer")
+    page.get_by_text("200 tokens").wait_for()
+    page.get_by_label("Tokens at most").fill("2048")
+    page.get_by_role("button", name="Continue").click()
+    page.wait_for_function("() => document.querySelectorAll('.written > span').length > 5")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped").wait_for()
+    assert page.locator(".written > span").count() < 2048
+    page.get_by_role("button", name="Keep it and go on").wait_for()
+    assert page.get_by_role("button", name="Keep it and go on").is_enabled()
+
+
 def test_html_in_names_and_texts_is_text(visit: Visit) -> None:
     page = visit("evil")
     page.get_by_label("Your text").fill(f"good <script>document.title='owned'</script> {EVIL}")

@@ -39,7 +39,7 @@ class Desk:
         Raises:
             Problem: 503 where too many texts are being written, or a token takes too long.
         """
-        if len(self._open) >= self._most:
+        if self._full():
             raise Problem(503, "The server writes all the texts that it can. Try again later.")
         order = _Order(item, asyncio.get_running_loop())
         self._open.add(order)
@@ -61,6 +61,9 @@ class Desk:
         finally:
             order.wanted = False
             self._open.discard(order)
+
+    def _full(self) -> bool:
+        return len(self._open) >= self._most
 
     def close(self) -> None:
         """Ends the thread; texts that are being written stay as they are."""

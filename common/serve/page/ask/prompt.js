@@ -1,6 +1,6 @@
 // Prompts: the beginning of a text; see how it goes on, and how much each piece was expected.
 
-import { ask, route } from "../api.js";
+import { ask, listen, route } from "../api.js";
 import { make, problem } from "../parts.js";
 
 // Each option as a field: its label, the smallest and largest value, and the step between two.
@@ -19,6 +19,7 @@ export function view(model, show) {
   const fields = Object.entries(NUMBERS).map(([name, [label]]) => make("label", { className: "field" }, label, inputs[name]));
   const write = make("button", { type: "button", className: "main", onclick: () => run() }, "Continue");
   const other = make("button", { type: "button", onclick: another }, "Another");
+  const stop = make("button", { type: "button", onclick: () => ending?.abort(), disabled: true }, "Stop");
   const take = make("button", { type: "button", onclick: keep, disabled: true }, "Keep it and go on");
   const status = make("p", { className: "quiet", role: "status", "aria-live": "polite" });
   const shown = show(model);
@@ -26,31 +27,46 @@ export function view(model, show) {
   const element = make("div", { className: "bench" },
     make("section", {},
       make("label", { className: "field", htmlFor: "prompt" }, "How it begins"), field,
-      make("div", { className: "tools" }, write, other, take), status,
+      make("div", { className: "tools" }, write, other, stop, take), status,
       make("h2", {}, "How it is chosen"), make("div", { className: "fields" }, ...fields)),
     make("section", { "aria-label": "How it goes on" }, shown.head, shown.body, trouble.element));
   let answer = null;
   let running = false;
+  let ending = null;
 
   async function run() {
     if (running || Object.values(inputs).some((input) => !input.reportValidity())) return;
     running = true;
+    ending = new AbortController();
     status.textContent = "Writing …";
     for (const button of [write, other, take]) button.disabled = true;
+    stop.disabled = false;
+    const options = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, Number(input.value)]));
+    const prompt = field.value;
+    const row = { text: "", tokens: 0, pieces: [] };
     try {
-      const options = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, Number(input.value)]));
-      const row = await ask(route(model, "predict"), { body: JSON.stringify({ prompt: field.value, ...options }) });
-      answer = { prompt: field.value, row };
-      shown.show(row, { prompt: field.value });
+      // What the model expected of the prompt itself is in no stream.
+      const read = await ask(route(model, "predict"), { body: JSON.stringify({ prompt, max_tokens: 1, temperature: 0 }) });
+      row.prompt_pieces = read.prompt_pieces;
+      const asked = { model: model.name, prompt, ...options, logprobs: 1, stream: true, stream_options: { include_usage: true } };
+      await listen("/v1/completions", asked, ({ choices, usage }) => {
+        for (const { text, logprobs } of choices) {
+          row.text += text;
+          logprobs.tokens.forEach((piece, number) => row.pieces.push([piece, Math.exp(logprobs.token_logprobs[number])]));
+        }
+        if (usage) row.tokens = usage.completion_tokens;
+        shown.show(row, { prompt });
+      }, ending.signal);
       status.textContent = `${row.tokens} tokens`;
       trouble.clear();
     } catch (error) {
-      status.textContent = "";
-      trouble.show(error);
+      status.textContent = error.name === "AbortError" ? "Stopped" : "";
+      if (error.name !== "AbortError") trouble.show(error);
     }
+    answer = { prompt, row };
     running = false;
-    write.disabled = other.disabled = false;
-    take.disabled = answer === null;
+    stop.disabled = true;
+    write.disabled = other.disabled = take.disabled = false;
   }
 
   function another() {
@@ -67,5 +83,5 @@ export function view(model, show) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
   }
 
-  return { element, start: run };
+  return { element, start: run, stop: () => ending?.abort() };
 }
