@@ -97,7 +97,10 @@ def _inputs(watched: Watched, predictor: Predictor, raw: bytes) -> tuple[Tensor,
     with watched.noting() as calls:
         predictor.predict([predictor.input.decode(raw)] * 2)
     with torch.inference_mode(False):  # what was made in inference mode may not be traced
-        columns = zip(*(call.inputs for call in calls), strict=True)
+        # What writes token by token from a program without a cache calls it again with longer inputs.
+        sizes = [[x.shape[1:] for x in call.inputs] for call in calls]
+        first = [call for call, size in zip(calls, sizes, strict=True) if size == sizes[0]]
+        columns = zip(*(call.inputs for call in first), strict=True)
         return tuple(torch.cat([x.clone() for x in column]).contiguous() for column in columns)
 
 
