@@ -174,7 +174,7 @@ def probabilities(logits: Tensor, sampling: Sampling, before: Sequence[int]) -> 
         beyond[0] = False
         shares = shares.index_fill(0, order[beyond], 0.0)
     if sampling.min_p > 0:
-        shares = shares.where(shares >= sampling.min_p * shares.max(), 0.0)
+        shares = shares.masked_fill(shares < sampling.min_p * shares.max(), 0.0)
     return shares / shares.sum()
 
 

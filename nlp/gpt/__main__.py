@@ -45,7 +45,16 @@ from nlp.vocabulary import Vocabulary
 # What suits a data set, for every setting that was not given.
 TEXT: dict[str, Any] = {"tokenizer": "bpe", "vocabulary": 2048, "context": 128, "depth": 2, "rows": 2**15}
 RECIPES: dict[str, dict[str, Any]] = {
-    "tinyshakespeare": {"tokenizer": "char", "vocabulary": 512, "context": 256},
+    "tinyshakespeare": {
+        "tokenizer": "char",
+        "vocabulary": 512,
+        "context": 128,
+        "depth": 4,
+        "width": 128,
+        "heads": 4,
+        "batch_size": 16,
+        "steps": 180,
+    },
     "markov": {
         "tokenizer": "char",
         "vocabulary": 256,
@@ -76,7 +85,6 @@ class GPTConfig(FitConfig):
         group="Data",
         choices=("char", "bpe"),
         unset="by data set",
-        common=True,
     )
     vocabulary: int = option(
         None,
@@ -85,13 +93,12 @@ class GPTConfig(FitConfig):
         at_least=2,
         at_most=1_000_000,
         unset="by data set",
-        common=True,
     )
 
     model: str = option("gpt", "network", group="Model", choices=networks.FAMILIES, common=True)
     depth: int = option(
         None,
-        "layers; width, heads, rates and batch follow from them",
+        "layers, from which the other sizes follow",
         group="Model",
         at_least=1,
         at_most=96,
@@ -112,7 +119,6 @@ class GPTConfig(FitConfig):
         at_least=2,
         at_most=65_536,
         unset="by data set",
-        common=True,
     )
     rows: int = option(
         None,
@@ -126,10 +132,10 @@ class GPTConfig(FitConfig):
     tied: bool = option(False, "the head is the embedding", group="Model")
     cap: float = option(0.0, "logits are bent to at most so much; 0 for no bounds", group="Model", at_least=0)
 
-    epochs: int = changed(FitConfig, "epochs", help="so often --steps, with a validation after each")
+    epochs: int = changed(FitConfig, "epochs", help="rounds of --steps, each ends with a validation")
     steps: int = option(None, "optimiser steps of an epoch", at_least=1, unset="by data set", common=True)
     batch_size: int = changed(
-        FitConfig, "batch_size", help="runs of --context tokens per step, over all processes", tune=(8, 16, 32, 64)
+        FitConfig, "batch_size", help="runs of tokens per step, over all processes", tune=(8, 16, 32, 64)
     )
     optimizer: str = changed(
         FitConfig,
@@ -149,7 +155,7 @@ class GPTConfig(FitConfig):
         tune=Range(1e-3, 1e-1, log=True),
     )
     schedule: str = changed(FitConfig, "schedule", default="wsd")
-    weight_decay: float = changed(FitConfig, "weight_decay", default=0.0)
+    weight_decay: float = changed(FitConfig, "weight_decay", default=0.0, tune=Range(0.0, 0.3))
 
     @classmethod
     def tiny(cls) -> GPTConfig:

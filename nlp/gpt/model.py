@@ -130,11 +130,6 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
         self.ngrams = nn.Embedding(shape.rows, shape.width) if shape.rows else None
         self.head = None if shape.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
-        cos, sin = rotations(shape.context, shape.width // shape.heads)
-        self.cos: Tensor  # [context, D / 2]
-        self.sin: Tensor
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
         self.start_weights()
 
     def start_weights(self) -> None:
@@ -155,14 +150,16 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[1]
         before = [F.pad(tokens, (n, 0))[:, :length] for n in range(1, LONGEST)]
-        return self.read(tokens, before, (self.cos[:length], self.sin[:length]), None)
+        return self.read(tokens, before, torch.arange(length, device=tokens.device), None)
 
-    def read(self, tokens: Tensor, before: list[Tensor], turns: Turns, cache: Cache | None) -> Tensor:
-        """Logits [B, T, V] of tokens [B, T] that stand where `turns` and the cache have them.
+    def read(self, tokens: Tensor, before: list[Tensor], places: Tensor, cache: Cache | None) -> Tensor:
+        """Logits [B, T, V] of tokens [B, T].
 
         Args:
             before: the tokens that stand 1, 2, ... places before each; 0 where there is none.
+            places: of the tokens, int64 [T] or [B, 1, T].
         """
+        turns = rotations(places, self.shape.width // self.shape.heads)
         x = norm(self.embedding(tokens))  # [B, T, C]
         if self.ngrams is not None:
             for n in range(1, LONGEST):
@@ -187,9 +184,7 @@ class GPT(nn.Module):
             cache: what was read before, changed. No text may become longer than the context.
         """
         places = cache.place(tokens)  # [B, T]
-        logits = self.read(
-            tokens, cache.before(), (self.cos[places].unsqueeze(1), self.sin[places].unsqueeze(1)), cache
-        )
+        logits = self.read(tokens, cache.before(), places.unsqueeze(1), cache)
         cache.lengths += lengths
         return logits
 
@@ -210,10 +205,10 @@ def hashed(ngram: Sequence[Tensor], rows: int) -> Tensor:
 Turns = tuple[Tensor, Tensor]  # cosines and sines of each place, [T, D / 2] or [B, 1, T, D / 2]
 
 
-def rotations(context: int, size: int) -> Turns:
-    """By how much each place turns each pair of numbers (Su et al. 2021, arXiv 2104.09864): two of [context, D / 2]."""
-    rates = BASE ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
-    angles = torch.outer(torch.arange(context, dtype=torch.float32), rates)
+def rotations(places: Tensor, size: int) -> Turns:
+    """By how much a place turns each pair of numbers (Su et al. 2021, arXiv 2104.09864): two of [..., T, D / 2]."""
+    rates = BASE ** (-torch.arange(0, size, 2, dtype=torch.float32, device=places.device) / size)
+    angles = places.float().unsqueeze(-1) * rates
     return angles.cos(), angles.sin()
 
 
@@ -280,7 +275,7 @@ class Cache:
         found = []
         for n in range(1, LONGEST):
             tokens = self.tokens[self.rows, (self.places - n).clamp(min=0)]
-            found.append(tokens.where(self.places >= n, 0))
+            found.append(tokens.masked_fill(self.places < n, 0))
         return found
 
     def keep(self, rows: Tensor) -> None:
