@@ -139,6 +139,16 @@ def _is_elsewhere(generator: torch.Generator) -> bool:
     return isinstance(generator, Generator) and generator.elsewhere
 
 
+def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, is_causal: bool = False) -> Tensor:
+    """PyTorch's own makes masks where no stand-in sees it."""
+    scores = query @ key.mT / query.shape[-1] ** 0.5
+    if is_causal:
+        attn_mask = Elsewhere(torch.ones(scores.shape[-2:], dtype=torch.bool).tril())
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, float("-inf"))
+    return scores.softmax(-1) @ value
+
+
 class _Factories(TorchFunctionMode):
     """Gives whoever asks for the device its tensors."""
 
@@ -148,6 +158,8 @@ class _Factories(TorchFunctionMode):
             return Elsewhere(torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}))
         if func in WHOLE and isinstance(args[0], Elsewhere):
             return Elsewhere(func(args[0].elem, *args[1:], **kwargs))
+        if func is torch.nn.functional.scaled_dot_product_attention and isinstance(args[0], Elsewhere):
+            return _attention(*args, **kwargs)
         asked, generator = any(_asks(value) for value in (*args, *kwargs.values())), kwargs.get("generator")
         if not asked and generator is not None and _is_elsewhere(generator) and not isinstance(args[0], Elsewhere):
             raise RuntimeError(f"Expected a 'cpu' device type for generator but found '{Elsewhere.where.type}'")

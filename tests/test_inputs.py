@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.kinds.base import MAX_BYTES
 from common.kinds.image import ImageInput
 from common.kinds.observation import ObservationInput
+from common.kinds.prompt import Prompt, PromptInput, Sampling
 from common.kinds.row import RowInput
 from common.kinds.seed import SeedInput
 from common.kinds.text import TextInput
@@ -29,9 +30,10 @@ def npy(array: Any) -> bytes:
 ROW = RowInput(("width", "height"))
 SEED = SeedInput(4, ("cat", "dog"))
 SEEN = ObservationInput((2, 2))
+PROMPT = PromptInput("To be")
 
 
-@pytest.mark.parametrize("inputs", [TextInput(), ROW, SEED, SEEN])
+@pytest.mark.parametrize("inputs", [TextInput(), ROW, SEED, SEEN, PROMPT])
 def test_its_json_makes_the_same_input_again(inputs: Any) -> None:
     fields = inputs.to_json()
     assert fields["kind"] == inputs.kind
@@ -46,6 +48,19 @@ def test_a_text_is_taken_as_it_is(tmp_path: Path) -> None:
     assert TextInput().decode(tmp_path / "a.txt") == TextInput().decode(text.encode()) == text
     assert TextInput().decode(b"\xef\xbb\xbfbom") == "bom"
     assert TextInput().decode(b"") == ""
+
+
+def test_a_prompt_is_a_text_or_an_object_with_options() -> None:
+    assert PROMPT.decode(b"To be\n") == Prompt("To be\n", Sampling())
+    assert PROMPT.decode(b"") == Prompt("", Sampling())
+    given = b'{"prompt": "To be", "max_tokens": 7, "temperature": 0, "stop": "or"}'
+    expected = Prompt("To be", Sampling(max_tokens=7, temperature=0.0, stop=("or",)))
+    assert PROMPT.decode(given) == expected
+    for text in ('{"a": 1}', '{"prompt"', '["prompt"]', "{}"):  # no object with a prompt: a text about one
+        assert PROMPT.decode(text.encode()).text == text
+    asked = '{"prompt": "meant as a text"}'  # in JSON a text is a text, whatever is in it
+    assert PROMPT.decode(PROMPT.value(asked)).text == asked
+    assert PROMPT.decode(PROMPT.value({"prompt": "To be", "seed": 3})).sampling.seed == 3
 
 
 @pytest.mark.parametrize("row", [b'{"height": 2, "width": 1.5}', b"[1.5, 2]", b"1.5,2\n", b' "1.5", 2 '])
@@ -88,6 +103,17 @@ def test_an_observation_is_json_or_numpy() -> None:
         (SEED, b'{"seed": 1, "class": "cow"}', "The seed asks for the unknown class 'cow'."),
         (SeedInput(4), b'{"seed": 1, "class": "cat"}', "this model was trained without classes"),
         (SEED, b'{"latent": [1]}', "The seed has the shape [1], not [4]."),
+        (PROMPT, b'{"prompt": 7}', 'The prompt: "prompt" is 7, not a text.'),
+        (PROMPT, b'{"prompt": "a", "temprature": 1}', "unknown option 'temprature'.\nDid you mean temperature?"),
+        (PROMPT, b'{"prompt": "a", "temperature": NaN}', '"temperature" is nan; it must be a number from 0 to 10.'),
+        (PROMPT, b'{"prompt": "a", "temperature": -1}', '"temperature" is -1; it must be a number from 0 to 10.'),
+        (PROMPT, b'{"prompt": "a", "max_tokens": 0}', '"max_tokens" is 0; it must be a whole number from 1 to 2048.'),
+        (PROMPT, b'{"prompt": "a", "max_tokens": 1.5}', '"max_tokens" is 1.5; it must be a whole number'),
+        (PROMPT, b'{"prompt": "a", "seed": true}', '"seed" is True; it must be a whole number'),
+        (PROMPT, b'{"prompt": "a", "stop": ""}', "\"stop\" is ''; it must be a text or up to 4 of them"),
+        (PROMPT, b'{"prompt": "a", "stop": ["a", 1]}', "\"stop\" is ['a', 1]; it must be a text or up to 4 of them"),
+        (PROMPT, b'{"prompt": "\\ud800"}', "holds half of a surrogate pair, which is no character."),
+        (PromptInput("ab", "ab"), b"abc", "The prompt has characters that this model does not know: 'c'."),
         (SEEN, b"[1, 2]", "The observation has the shape [2], not [2, 2]."),
         (SEEN, b"[[1, 2], [3]]", "The observation does not hold numbers of the shape [2, 2]."),
         (SEEN, b"[[1, 2], [3, 1e999]]", "The observation holds inf"),
@@ -118,6 +144,7 @@ def test_a_missing_file_is_named() -> None:
         ObservationInput((2, 3)),
         ImageInput(8, 1, (0.5,), (0.5,)),
         ImageInput(5, 3, (0.5,) * 3, (0.5,) * 3),
+        PROMPT,
     ],
 )
 def test_every_input_reads_its_own_sample(inputs: Any) -> None:

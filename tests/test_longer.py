@@ -45,7 +45,7 @@ def crash_at(step: int) -> Callable[[Run, bool], None]:
     return crash
 
 
-@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "wsd", "constant"])
 def test_a_finished_run_trains_on_with_a_schedule_for_the_steps_that_were_added(tmp_path: Path, schedule: str) -> None:
     run = train(tmp_path, schedule=schedule, epochs=3)
     before = read_history(run)

@@ -154,7 +154,7 @@ def with_base_only(*commands: Sequence[str | Path]) -> subprocess.CompletedProce
 
 
 def test_every_example_trains_and_a_model_is_used_with_the_base_installation(tmp_path: Path) -> None:
-    examples = ["nlp.classify", "rl.dqn", "generative.gan", "research.ladder", "vision.train"]
+    examples = ["nlp.classify", "nlp.gpt", "rl.dqn", "generative.gan", "research.ladder", "vision.train"]
     options: list[str | Path] = ["--tiny", "--json", "--out", tmp_path / "runs"]
     trained = result(with_base_only(*([name, *options] for name in examples)))
     assert len(list((tmp_path / "runs").rglob("report.html"))) == len(examples)

@@ -20,6 +20,7 @@ from common.kinds.labels import Labels
 from common.kinds.text import TextInput
 from common.serve.models import load_models
 from common.serve.settings import Settings
+from tests.helpers import ROOT
 from tests.page_helpers import CHROMIUM, DIGITS, FLAGS, draw, generator, served, table, toy
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ pytest.importorskip("playwright", reason="the page is tested with Playwright, of
 if not CHROMIUM:
     pytest.skip("the page is tested in Chromium: apt-get install chromium", allow_module_level=True)
 
+GOLDEN = ROOT / "tests" / "golden"
 EVIL = "<img src=x onerror=document.title='owned'>"
 PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
-KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "evil")
+KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "evil")
 Visit = Callable[..., Any]
 
 
@@ -47,6 +49,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     sounds = execute(get("nlp.speech"), tiny, {"epochs": 4, **cpu})
     runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}", f"sounds={sounds['run']}"]
     runs += [f"pictures={generator(folder / 'pictures')}", f"table={table(folder / 'table')}"]
+    runs.append(f"writer={GOLDEN / 'nlp.gpt'}")
 
     def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
         shares = [0.9 if "good" in text else 0.2 for text in texts]
@@ -199,6 +202,34 @@ def test_a_typed_text_gets_bars_and_marked_words(visit: Visit) -> None:
     assert page.get_by_role("alert").count() == 0
 
 
+def test_a_prompt_goes_on_and_each_piece_says_how_likely_it_was(visit: Visit) -> None:
+    page = visit("writer")
+    page.get_by_text("200 tokens").wait_for()
+    begin = page.get_by_label("How it begins").input_value()
+    assert page.locator(".written .prompt").inner_text() == begin
+    assert len(page.locator(".written").inner_text()) == len(begin) + 200
+    assert re.fullmatch(r"[\d.> ]+ %", page.locator(".written > span").last.get_attribute("title") or "")
+    page.get_by_label("Tokens at most").fill("7")
+    page.get_by_role("button", name="Another").click()
+    page.get_by_text("7 tokens", exact=True).wait_for()
+    whole = page.locator(".written").inner_text()
+    page.get_by_role("button", name="Keep it").click()
+    page.wait_for_function("text => document.querySelector('#prompt').value === text", arg=whole)
+
+
+def test_a_text_appears_as_it_is_written_and_can_be_stopped(visit: Visit) -> None:
+    page = visit("writer")
+    page.get_by_text("200 tokens").wait_for()
+    page.get_by_label("Tokens at most").fill("2048")
+    page.get_by_role("button", name="Continue").click()
+    page.wait_for_function("() => document.querySelectorAll('.written > span').length > 5")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped").wait_for()
+    assert page.locator(".written > span").count() < 2048
+    page.get_by_role("button", name="Keep it and go on").wait_for()
+    assert page.get_by_role("button", name="Keep it and go on").is_enabled()
+
+
 def test_html_in_names_and_texts_is_text(visit: Visit) -> None:
     page = visit("evil")
     page.get_by_label("Your text").fill(f"good <script>document.title='owned'</script> {EVIL}")
@@ -264,7 +295,7 @@ def test_the_report_opens_beside_the_model(visit: Visit) -> None:
 @pytest.mark.parametrize("model", KINDS)
 def test_a_phone_never_scrolls_sideways_and_dark_is_dark(visit: Visit, model: str) -> None:
     page = visit(model, width=360, dark=True)
-    page.locator(".bar, .strip img").first.wait_for()
+    page.locator(".bar, .strip img, .written span").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     red, green, blue = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
     assert max(int(red), int(green), int(blue)) < 60

@@ -98,8 +98,10 @@ def _inputs(watched: Watched, predictor: Predictor, raw: bytes) -> tuple[Any, ..
     with watched.noting() as calls:
         predictor.predict([predictor.input.decode(raw)] * 2)
     with torch.inference_mode(False):  # what was made in inference mode may not be traced
-        given: tuple[Any, ...] = nests.join([call.inputs for call in calls])
-        return nests.change(given, lambda x: x.clone().contiguous())
+        # What writes token by token from a program without a cache calls it again with longer inputs.
+        sizes = [[x.shape[1:] for x in nests.tensors(call.inputs)] for call in calls]
+        first = [call.inputs for call, size in zip(calls, sizes, strict=True) if size == sizes[0]]
+        return nests.change(nests.join(first), lambda x: x.clone().contiguous())
 
 
 def validation(declared: Example, watched: Watched, predictor: Predictor, config: Any) -> list[tuple[Any, ...]]:

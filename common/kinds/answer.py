@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from common.kinds.game import Game
+    from common.kinds.writing import Writer
     from common.metrics import Metrics
     from common.report.page import Section
 
@@ -124,6 +125,7 @@ class Predictor:
             an image a heat map [h, w] in 0..1 over the square that the model sees, of a text spans with scores. Without
             it, an image is explained by its `model` and a text by its words.
         play: makes a game in which the model acts.
+        writer: makes what writes texts token by token, several at the same time; what `predict` answers is the same.
     """
 
     input: Kind
@@ -132,3 +134,4 @@ class Predictor:
     model: nn.Module | None = None
     explain: Callable[[Any, int], Any] | None = None
     play: Callable[[], Game] | None = None
+    writer: Callable[[], Writer] | None = None

@@ -134,6 +134,10 @@ class Kind:
         """The point of the latent space that an input means."""
         raise NotImplementedError
 
+    def completion(self, request: dict[str, Any]) -> bytes:
+        """The raw input that a request to /v1/completions means; UserError where this kind writes no texts."""
+        raise UserError("This model continues no texts.")
+
     def page(self) -> dict[str, Any]:
         """What the page's view of this kind must know of the model besides; JSON-able."""
         return {}

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from common.serve import documents, formats, page
+from common.serve import completions, documents, formats, page
 from common.serve.counters import Counters
 from common.serve.formats import Problem
 from common.serve.guard import Guard
@@ -41,7 +41,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings | None = No
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         for model in models.values():
-            model.batcher.close()
+            model.close()
 
     # The pages for trying the API load scripts from elsewhere; the description itself is at /openapi.json.
     app = FastAPI(title="PyTorch Use Cases", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -60,7 +60,8 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings | None = No
     @app.get("/v1/models", **documents.MODELS)
     async def list_models() -> dict[str, Any]:
         """Every model, and what it takes and gives."""
-        return {"models": [model.describe() for model in models.values()]}
+        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "you"} for name in models]
+        return {"models": [model.describe() for model in models.values()], "object": "list", "data": listed}
 
     @app.get("/v1/models/{name}", **documents.MODEL)
     async def describe_model(name: str) -> dict[str, Any]:
@@ -101,6 +102,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings | None = No
             counters.answered(model.name, status, time.perf_counter() - began)
 
     page.add(app, models, settings, intake)
+    completions.add(app, models, settings, intake, counters)
     return app
 
 

@@ -21,6 +21,7 @@ from common.kinds.answer import Predictor
 from common.machine import device
 from common.serve import formats
 from common.serve.batching import Batcher, Part, Row
+from common.serve.desk import Desk
 from common.serve.fold import fold_batch_norms
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -68,6 +69,13 @@ class ServedModel:
             observe=lambda size, seconds: self.observe(size, seconds),
         )
         self.batcher.last_success = time.monotonic()
+        self.desk = Desk(predictor.writer()) if predictor.writer is not None else None
+
+    def close(self) -> None:
+        """Ends its threads."""
+        self.batcher.close()
+        if self.desk is not None:
+            self.desk.close()
 
     async def answer(self, body: bytes, content_type: str, media: str, most: int = formats.MOST_INPUTS) -> str:
         """The body of the answer to the body of a request.

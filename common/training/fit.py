@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
 from common.config import Config, Range, option
 from common.data.loaders import Loader
@@ -47,7 +48,7 @@ class FitConfig(Config):
         common=True,
     )
     optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
-    schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
+    schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "wsd", "constant"))
     weight_decay: float = option(
         0.01, "weight decay of matrices and kernels", at_least=0, at_most=10, tune=Range(1e-3, 0.3, log=True)
     )
@@ -170,7 +171,8 @@ def scheduler(name: str, optimizer: Optimizer, steps: int, warmup: int) -> LRSch
 
     Args:
         name: "one-cycle" (Smith and Topin 2018, arXiv 1708.07120: up for 30 %, then down to almost 0),
-            "cosine" (after a linear warm-up; Loshchilov and Hutter 2017, arXiv 1608.03983) or "constant".
+            "cosine" (after a linear warm-up; Loshchilov and Hutter 2017, arXiv 1608.03983), "wsd" (up for 2 %, and down
+            to 0 for the last 60 %; Hu et al. 2024, arXiv 2404.06395) or "constant".
         warmup: steps of the warm-up of "cosine".
     """
     steps = max(steps, 2)
@@ -181,7 +183,14 @@ def scheduler(name: str, optimizer: Optimizer, steps: int, warmup: int) -> LRSch
         warmup = min(warmup, steps // 2)
         ramp = LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
         return SequentialLR(optimizer, [ramp, CosineAnnealingLR(optimizer, steps - warmup)], milestones=[warmup])
+    if name == "wsd":
+        return LambdaLR(optimizer, partial(warm_stable_decay, steps))
     return LinearLR(optimizer, start_factor=1.0, total_iters=1)
+
+
+def warm_stable_decay(steps: int, step: int) -> float:
+    """The share of the peak rate at a step of so many: up for 2 % of them, then constant, down to 0 for 60 %."""
+    return min(1.0, (step + 1) / max(1.0, 0.02 * steps), max(0.0, (steps - step) / (0.6 * steps)))
 
 
 def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

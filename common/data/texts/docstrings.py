@@ -57,7 +57,7 @@ def docstrings(seed: int, limit: int | None) -> TextData:
 
 def _paragraphs(package: str) -> Iterator[str]:
     """First paragraphs of the docstrings in a package's files, masked; in a fixed order."""
-    for file in _files(package):
+    for file in source_files(package):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the files' own, such as invalid escapes
             try:
@@ -85,7 +85,7 @@ def _documented(
             yield from _documented(node.body)
 
 
-def _files(package: str) -> list[Path]:
+def source_files(package: str) -> list[Path]:
     """Source files of a package ("" for the standard library) without its tests, in a fixed random order."""
     if package:
         spec = importlib.util.find_spec(package)  # finds a top-level package without importing it

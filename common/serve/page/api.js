@@ -28,6 +28,27 @@ export async function ask(path, { body, type = JSON_TYPE, method = body === unde
   return answer[as]();
 }
 
+/** Calls `take` with each event of a stream, as JSON, until it ends or `signal` ends it. */
+export async function listen(path, body, take, signal) {
+  const headers = { "Content-Type": JSON_TYPE };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error?.message ?? `The server answered ${answer.status}.`);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n\n");
+    rest = lines.pop();
+    for (const line of lines.map((line) => line.replace("data: ", ""))) {
+      if (line === "[DONE]") return;
+      const event = JSON.parse(line);
+      if (event.error) throw new Error(event.error.message);
+      take(event);
+    }
+  }
+}
+
 export const hasToken = () => token !== "";
 
 /** Asks for the token, once however many requests wait for it. */
