@@ -47,6 +47,8 @@ def close(value: Any, kept: Any, share: float = CLOSE["fp32"]) -> bool:
     """Whether two nested values are the same, numbers up to a share of their size."""
     if isinstance(kept, dict):
         return value.keys() == kept.keys() and all(close(value[key], kept[key], share) for key in kept)
+    if isinstance(kept, list):
+        return len(value) == len(kept) and all(close(now, then, share) for now, then in zip(value, kept, strict=True))
     if isinstance(kept, float):
         return bool(value == pytest.approx(kept, rel=share, abs=share / 20))
     return bool(value == kept)
