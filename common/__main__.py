@@ -19,11 +19,17 @@ def rows() -> list[dict[str, Any]]:
     """One row per example, for people (`COLUMNS`) and, with `domain`, for programs."""
     return [
         {
-            "name": e.name, "domain": e.domain, "task": e.task, "data": e.data, "model": e.model,
-            "headline": e.headline, "time": f"{e.seconds:g} s", "command": e.command,
+            "name": e.name,
+            "domain": e.domain,
+            "task": e.task,
+            "data": e.data,
+            "model": e.model,
+            "headline": e.headline,
+            "time": f"{e.seconds:g} s",
+            "command": e.command,
         }
         for e in example.catalogue()
-    ]  # fmt: skip
+    ]
 
 
 def markdown() -> str:

@@ -127,10 +127,13 @@ def save(
         with write_whole(folder / name) as file:
             file.write(content)
     description = {
-        "format": FORMAT, "example": run.example, "config": run.config.to_dict(),
+        "format": FORMAT,
+        "example": run.example,
+        "config": run.config.to_dict(),
         "inputs": inputs.to_json() if inputs is not None else {},
-        "classes": list(answer.names) if answer is not None else [], "metrics": metrics.values,
-    }  # fmt: skip
+        "classes": list(answer.names) if answer is not None else [],
+        "metrics": metrics.values,
+    }
     write_json(folder / "model.json", description)
 
 

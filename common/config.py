@@ -62,10 +62,18 @@ def option(
         grows: a run that is resumed may be given a larger value, and trains on.
     """
     metadata = {
-        "help": help, "group": group, "at_least": at_least, "above": above, "at_most": at_most,
-        "choices": choices, "unset": unset, "path": path, "tune": tune, "grows": grows,
+        "help": help,
+        "group": group,
+        "at_least": at_least,
+        "above": above,
+        "at_most": at_most,
+        "choices": choices,
+        "unset": unset,
+        "path": path,
+        "tune": tune,
+        "grows": grows,
         "common": common,
-    }  # fmt: skip
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 

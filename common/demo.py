@@ -16,10 +16,10 @@ import typer
 
 from common.command import exits as command
 from common.errors import UserError
-from common.serve.settings import Place, Settings
+from common.serve.settings import Address, Settings
 
 if TYPE_CHECKING:
-    from common.serve.models import Model
+    from common.serve.models import ServedModel
 
 MOST = 24  # runs that are served; each takes memory and a place on the page
 WHEN = re.compile(r"^\d{8}-\d{6}-")  # with which the name of a run's folder begins
@@ -38,7 +38,7 @@ def main(
         command.say(f"{len(found) - MOST} older runs are left out: python -m common.serve RUN serves any.")
     from common.serve.server import start  # loads torch: that there is no run is said before
 
-    return start(name_runs(found[:MOST]), Settings(), Place(host, port), load=load_whole)
+    return start(name_runs(found[:MOST]), Settings(), Address(host, port), load=load_whole)
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -62,7 +62,9 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
     return [f"{name}={folder}" for name, folder in named.items()]
 
 
-def load_whole(runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: int, precision: str) -> dict[str, Model]:
+def load_whole(
+    runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: int, precision: str
+) -> dict[str, ServedModel]:
     """The models of those runs that load and answer; one line on stderr for each of the others.
 
     Args:
@@ -73,7 +75,7 @@ def load_whole(runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: in
     """
     from common.serve.models import load_models
 
-    models: dict[str, Model] = {}
+    models: dict[str, ServedModel] = {}
     for run in runs:
         try:
             models |= load_models([run], decoders, threads=threads, precision=precision)

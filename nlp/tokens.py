@@ -46,9 +46,11 @@ def train_tokenizer(texts: Iterable[str], max_length: int, pieces: int) -> Token
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     special = {PAD: "<pad>", UNKNOWN: "<unk>"}
     trainer = trainers.BpeTrainer(
-        vocab_size=pieces, special_tokens=[special[i] for i in sorted(special)], show_progress=False,
+        vocab_size=pieces,
+        special_tokens=[special[i] for i in sorted(special)],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.encode_special_tokens = True  # a text that says "<pad>" means those letters
     tokenizer.enable_truncation(max_length)

@@ -20,14 +20,14 @@ from common import trust
 from common.command import arguments
 from common.sagemaker.training.job import Where
 from common.sagemaker.transform import main as batch
-from common.sagemaker.transform.here import Settings
+from common.sagemaker.transform.here import TransformSettings
 
 
-@arguments.takes(settings=Settings, where=Where)
+@arguments.takes(settings=TransformSettings, where=Where)
 def main(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a run's folder, model.tar.gz, a job, or s3://…")],
     data: Annotated[str, typer.Argument(metavar="INPUT", help="a file, a folder, or s3://BUCKET/PREFIX")],
-    settings: Settings,
+    settings: TransformSettings,
     where: Where,
     content_type: Annotated[str | None, typer.Option(help="of the input (default: by the files' suffix)")] = None,
     split_lines: Annotated[

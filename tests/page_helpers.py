@@ -23,7 +23,7 @@ from common.config import Config
 from common.kinds.answer import Predictor
 from common.kinds.row import RowInput
 from common.kinds.seed import SeedInput
-from common.serve.models import Model
+from common.serve.models import ServedModel
 from common.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ def draw(page: Page, strokes: Sequence[Stroke], size: float = 1.0, at: tuple[flo
         page.mouse.up()
 
 
-def toy(name: str, predictor: Predictor, classes: Sequence[str], decoders: ThreadPoolExecutor, **saved: Any) -> Model:
+def toy(
+    name: str, predictor: Predictor, classes: Sequence[str], decoders: ThreadPoolExecutor, **saved: Any
+) -> ServedModel:
     """A model on the server that nobody trained; `saved` are fields of its artifact."""
     described: dict[str, Any] = {
         "folder": Path(),
@@ -94,7 +96,7 @@ def toy(name: str, predictor: Predictor, classes: Sequence[str], decoders: Threa
         "inputs": predictor.input.to_json(),
         "metrics": {},
     }
-    return Model(name, Artifact(classes=list(classes), **{**described, **saved}), predictor, decoders)
+    return ServedModel(name, Artifact(classes=list(classes), **{**described, **saved}), predictor, decoders)
 
 
 def untrained(folder: Path, name: str, network: nn.Module, inputs: Any, config: Config, classes: Sequence[str]) -> Path:
@@ -137,7 +139,7 @@ def table(folder: Path) -> Path:
 
 
 @contextmanager
-def served(models: Mapping[str, Model], settings: Settings | None = None) -> Iterator[str]:
+def served(models: Mapping[str, ServedModel], settings: Settings | None = None) -> Iterator[str]:
     """The address of a server in a thread of this process."""
     import uvicorn
 

@@ -21,7 +21,7 @@ from common.command.arguments import Options
 from common.command.execute import execute
 from common.export import capture, compiled, formats, table
 from common.export.capture import Watched
-from common.export.compare import Row
+from common.export.compare import Comparison
 from common.export.export import export
 from common.machine import nests
 from common.program import Export
@@ -30,7 +30,7 @@ from tests.test_golden import close
 EXAMPLES = example.names()
 BATCHES = (1, 3, 32)
 Runs = Callable[..., Path]
-Exports = Callable[..., tuple[Path, Row]]
+Exports = Callable[..., tuple[Path, Comparison]]
 
 
 @pytest.fixture(scope="session")

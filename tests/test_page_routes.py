@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.kinds.action import Action
 from common.kinds.answer import Predictor
 from common.kinds.game import Game, Scene
-from common.kinds.heat import grad_cam, last_picture, occlusion, twin
+from common.kinds.heat import copy_with_shared_weights, grad_cam, last_picture, occlusion
 from common.kinds.image import ImageInput
 from common.kinds.labels import Labels
 from common.kinds.observation import ObservationInput
@@ -183,7 +183,7 @@ class Corner(nn.Module):
 def test_both_methods_look_where_the_evidence_is() -> None:
     image = torch.zeros(1, 1, 28, 28)
     image[:, :, 2:6, 2:6] = image[:, :, 20:24, 20:24] = 1  # the second patch says nothing
-    network = twin(Corner())
+    network = copy_with_shared_weights(Corner())
     layer = last_picture(network, image)
     assert layer is not None
     heat, hidden = grad_cam(network, layer, image, 1), occlusion(network, image, 1)

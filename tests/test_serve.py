@@ -34,8 +34,8 @@ from common.serve import container
 from common.serve.__main__ import main as command_line
 from common.serve.app import create_app
 from common.serve.batching import Row
-from common.serve.models import Model, load_models
-from common.serve.settings import Place, Settings
+from common.serve.models import ServedModel, load_models
+from common.serve.settings import Address, Settings
 from tests.fuzz import PNG, malformed, send
 from tests.helpers import ROOT, environment
 from tests.serve_helpers import Number, address, write_artifact
@@ -58,27 +58,27 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(run: Path, decoders: ThreadPoolExecutor) -> dict[str, Model]:
+def models(run: Path, decoders: ThreadPoolExecutor) -> dict[str, ServedModel]:
     return load_models([str(run), f"second={run}"], decoders)
 
 
 @pytest.fixture(scope="module")
-def client(models: dict[str, Model]) -> Iterator[TestClient]:
+def client(models: dict[str, ServedModel]) -> Iterator[TestClient]:
     with TestClient(create_app(models), raise_server_exceptions=False) as opened:
         yield opened
 
 
-def toy(predict: Predict, decoders: ThreadPoolExecutor) -> Model:
+def toy(predict: Predict, decoders: ThreadPoolExecutor) -> ServedModel:
     """A model that takes a row of one number."""
     saved = Artifact(Path(), "toy", {}, {"kind": "row"}, [], {})
-    return Model("toy", saved, Predictor(RowInput(("x",)), Number(), predict), decoders)
+    return ServedModel("toy", saved, Predictor(RowInput(("x",)), Number(), predict), decoders)
 
 
 def double(rows: Sequence[Any]) -> list[Row]:
     return [{"y": 2 * float(row)} for row in rows]
 
 
-async def ask(model: Model, settings: Settings, bodies: Sequence[str]) -> list[httpx.Response]:
+async def ask(model: ServedModel, settings: Settings, bodies: Sequence[str]) -> list[httpx.Response]:
     """All requests at the same time."""
     transport = httpx.ASGITransport(create_app({"toy": model}, settings), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
@@ -143,7 +143,7 @@ def test_errors_are_one_line_of_json(client: TestClient) -> None:
         assert list(answer.json()) == ["error"]
 
 
-def test_a_large_body_is_413_whether_its_length_is_declared_or_not(models: dict[str, Model]) -> None:
+def test_a_large_body_is_413_whether_its_length_is_declared_or_not(models: dict[str, ServedModel]) -> None:
     client = TestClient(create_app(models, Settings(max_body=1000)))
     headers = {"content-type": "image/png"}
     for size, status in ((1000, 400), (1001, 413), (100_000, 413)):
@@ -151,7 +151,7 @@ def test_a_large_body_is_413_whether_its_length_is_declared_or_not(models: dict[
             assert client.post("/invocations", content=body, headers=headers).status_code == status
 
 
-def test_a_token_is_needed_for_everything_but_the_ping(models: dict[str, Model]) -> None:
+def test_a_token_is_needed_for_everything_but_the_ping(models: dict[str, ServedModel]) -> None:
     client = TestClient(create_app(models, Settings(token="sésame")))
     assert client.get("/ping").status_code == client.get("/health").status_code == 200
     for header in (None, "Bearer no", "Bearer ", "sésame", "Basic sésame"):
@@ -307,7 +307,7 @@ def test_models_are_named_after_their_example_or_as_asked(run: Path, decoders: T
 def test_flags_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Settings] = []
 
-    def start(runs: Sequence[str], settings: Settings, place: Place) -> int:
+    def start(runs: Sequence[str], settings: Settings, place: Address) -> int:
         seen.append(settings)
         return 0
 
@@ -316,7 +316,7 @@ def test_flags_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [Settings(max_body=2 * 2**20, max_requests=3, timeout=4.5, token="secret")]
 
 
-def test_batch_transform_sets_limits_and_lines(monkeypatch: pytest.MonkeyPatch, models: dict[str, Model]) -> None:
+def test_batch_transform_sets_limits_and_lines(monkeypatch: pytest.MonkeyPatch, models: dict[str, ServedModel]) -> None:
     given = {
         "BATCH": "true",
         "MAX_PAYLOAD_IN_MB": "3",

@@ -17,13 +17,13 @@ from common import example as catalogue
 from common.errors import UserError
 from common.kinds.labels import Labels
 from common.sagemaker.hosting import models
-from common.sagemaker.hosting.server import Answer, Server
+from common.sagemaker.hosting.server import Server, ServerAnswer
 from common.sagemaker.training.job import Where
 from common.sagemaker.transform import aws as transform_jobs
 from common.sagemaker.transform import here as transform
 from common.sagemaker.transform import main as batch
 from common.sagemaker.transform.files import LINE, NONE, File, Format, find_files, format_of, pieces
-from common.sagemaker.transform.here import Job, Settings, send_all
+from common.sagemaker.transform.here import TransformJob, TransformSettings, send_all
 from tests.sagemaker_helpers import BUCKET, IMAGE, REGION, ROLE, Requests, account, artifact_of
 
 LINES = Format("application/jsonlines", LINE)
@@ -37,21 +37,23 @@ class Fake:
         self._busy = busy
         self._lock = threading.Lock()
 
-    def invoke(self, body: bytes, content_type: str, accept: str) -> Answer:
+    def invoke(self, body: bytes, content_type: str, accept: str) -> ServerAnswer:
         with self._lock:
             self.bodies.append(body)
             self._busy -= 1
             if self._busy >= 0:
-                return Answer(503, "application/json", b'{"error": "busy"}')
+                return ServerAnswer(503, "application/json", b'{"error": "busy"}')
         if b"bad" in body:
-            return Answer(400, "application/json", b'{"error": "this is bad"}')
+            return ServerAnswer(400, "application/json", b'{"error": "this is bad"}')
         records = [line for line in body.splitlines() if line.strip()] if content_type != "text/plain" else [body]
-        return Answer(200, accept, b"\n".join(json.dumps({"class": r.decode()}).encode() for r in records))
+        return ServerAnswer(200, accept, b"\n".join(json.dumps({"class": r.decode()}).encode() for r in records))
 
 
-def job(folder: Path, form: Format = LINES, files: list[File] | None = None, **settings: Any) -> Job:
+def job(folder: Path, form: Format = LINES, files: list[File] | None = None, **settings: Any) -> TransformJob:
     made = files if files is not None else find_files(str(folder / "in"))
-    return Job("job", models.Model("vision.train"), "", made, form, Settings(**settings), folder / "job")
+    return TransformJob(
+        "job", models.TrainedModel("vision.train"), "", made, form, TransformSettings(**settings), folder / "job"
+    )
 
 
 def put(folder: Path, **files: str) -> None:
@@ -152,7 +154,9 @@ def test_the_requests_of_every_example(boto: Any, tmp_path: Path, capfd: pytest.
     for name in catalogue.names():
         folder = artifact_of(name, tmp_path / name)
         capfd.readouterr()
-        batch.run(str(folder), str(tmp_path / "a.jsonl"), None, None, Settings(), on_aws(tmp_path, dry_run=True))
+        batch.run(
+            str(folder), str(tmp_path / "a.jsonl"), None, None, TransformSettings(), on_aws(tmp_path, dry_run=True)
+        )
         shown = capfd.readouterr().out
         first, end = json.JSONDecoder().raw_decode(shown)
         second = json.loads(shown[end:])
@@ -227,7 +231,7 @@ def test_the_whole_way_on_aws(
         model = f"s3://{BUCKET}/jobs/j/output/model.tar.gz"
     SageMaker(boto, monkeypatch, fail="fail")
     where, kind = on_aws(tmp_path / "runs"), "application/jsonlines"
-    assert batch.run(model, source, kind, None, Settings(), where) == 1
+    assert batch.run(model, source, kind, None, TransformSettings(), where) == 1
     (folder,) = (tmp_path / "runs" / "sagemaker").iterdir()
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     beginning = source.rstrip("/") + "/"
@@ -246,7 +250,7 @@ def test_a_job_without_any_answer_gives_the_reason(boto: Any, tmp_path: Path, mo
     SageMaker(boto, monkeypatch, fail="a.jsonl")
     model = str(artifact_of("vision.train", tmp_path / "model"))
     with pytest.raises(UserError, match=r"gave no answers: AlgorithmError: See job logs\nSee what its container said"):
-        batch.run(model, str(tmp_path / "in"), None, None, Settings(), on_aws(tmp_path / "runs"))
+        batch.run(model, str(tmp_path / "in"), None, None, TransformSettings(), on_aws(tmp_path / "runs"))
     assert boto.client("sagemaker").list_models()["Models"] == []
     assert not (tmp_path / "runs").exists()
 
@@ -262,14 +266,19 @@ def test_mistakes_are_named_and_nothing_is_written(tmp_path: Path) -> None:
     model, data = str(artifact_of("vision.train", tmp_path / "model")), str(tmp_path / "in")
     here = Where(out=str(tmp_path / "runs"))
     (tmp_path / "empty").mkdir()
-    mistakes: list[tuple[str, Settings, Where, str]] = [
-        (data, Settings(concurrent=20, max_payload=6), here, "--concurrent 20 times --max-payload 6 is more than 100"),
-        (data, Settings(), Where("local"), "Batch transform has no local mode."),
-        (data, Settings(), Where(dry_run=True), "--dry-run shows requests to AWS, and fast-local sends none."),
-        ("s3://bucket/in", Settings(), here, "s3://bucket/in is on AWS, and fast-local sends none."),
-        (str(tmp_path / "nowhere"), Settings(), here, "There is no file or folder"),
-        (str(tmp_path / "empty"), Settings(), here, "is empty."),
-        (data, Settings(), on_aws(tmp_path / "runs", image=None), "needs an image with our server."),
+    mistakes: list[tuple[str, TransformSettings, Where, str]] = [
+        (
+            data,
+            TransformSettings(concurrent=20, max_payload=6),
+            here,
+            "--concurrent 20 times --max-payload 6 is more than 100",
+        ),
+        (data, TransformSettings(), Where("local"), "Batch transform has no local mode."),
+        (data, TransformSettings(), Where(dry_run=True), "--dry-run shows requests to AWS, and fast-local sends none."),
+        ("s3://bucket/in", TransformSettings(), here, "s3://bucket/in is on AWS, and fast-local sends none."),
+        (str(tmp_path / "nowhere"), TransformSettings(), here, "There is no file or folder"),
+        (str(tmp_path / "empty"), TransformSettings(), here, "is empty."),
+        (data, TransformSettings(), on_aws(tmp_path / "runs", image=None), "needs an image with our server."),
     ]
     for source, settings, where, text in mistakes:
         with pytest.raises(UserError) as error:
@@ -294,7 +303,7 @@ def test_photos_through_the_real_server(tmp_path: Path, capfd: pytest.CaptureFix
         Image.fromarray(pixels).save(tmp_path / "in" / ("b" if number > 3 else "") / f"{number}.png")
     (tmp_path / "in" / "broken.png").write_bytes(b"no image")
     data = str(tmp_path / "in")
-    assert batch.run(done["run"], data, None, None, Settings(), Where(out=str(tmp_path / "jobs"))) == 1
+    assert batch.run(done["run"], data, None, None, TransformSettings(), Where(out=str(tmp_path / "jobs"))) == 1
     (folder,) = (tmp_path / "jobs" / "sagemaker").iterdir()
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert [row["file"] for row in rows] == sorted(map(str, Path(data).rglob("*.png")))
@@ -315,7 +324,7 @@ def test_photos_through_the_real_server(tmp_path: Path, capfd: pytest.CaptureFix
 
 def test_batch_transforms_variables_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SAGEMAKER_VALIDATE_ROLE", raising=False)  # which our own launcher sets for the SDK
-    settings = Settings(max_payload=2, concurrent=3, single_record=True)
+    settings = TransformSettings(max_payload=2, concurrent=3, single_record=True)
     server = Server(tmp_path, settings.environment)
     assert {k: v for k, v in server.environment.items() if k.startswith(("SAGEMAKER_", "SM_MODEL"))} == {
         "SM_MODEL_DIR": str(tmp_path),

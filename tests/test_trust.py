@@ -210,9 +210,9 @@ def test_a_launcher_that_trusts_a_model_says_so_to_its_container(
     assert model.trust() == known
     plan = hosting.plan("e", model, "s3://b/model.tar.gz", "image", "role", Hosting(), model.trust())
     assert plan.model["PrimaryContainer"]["Environment"] == known
-    assert models.Model("research.ladder", uri="s3://b/model.tar.gz").trust() == {}
+    assert models.TrainedModel("research.ladder", uri="s3://b/model.tar.gz").trust() == {}
     trust.allow(True)
-    assert models.Model("research.ladder", uri="s3://b/model.tar.gz").trust() == {trust.VARIABLE: trust.ANY}
+    assert models.TrainedModel("research.ladder", uri="s3://b/model.tar.gz").trust() == {trust.VARIABLE: trust.ANY}
 
 
 def test_an_endpoint_here_serves_an_export_of_this_machine(ours: Path, tmp_path: Path) -> None:

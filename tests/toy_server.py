@@ -15,9 +15,9 @@ from common.kinds.observation import ObservationInput
 from common.kinds.row import RowInput
 from common.kinds.seed import SeedInput
 from common.kinds.text import TextInput
-from common.serve.models import Model
+from common.serve.models import ServedModel
 from common.serve.server import start
-from common.serve.settings import Place, Settings
+from common.serve.settings import Address, Settings
 from tests.page_helpers import toy
 
 CLASSES = ("a", "b")
@@ -36,7 +36,7 @@ def rows(items: Sequence[Any]) -> list[dict[str, Any]]:
 
 def toys(
     decoders: ThreadPoolExecutor, predict: Callable[[Sequence[Any]], list[dict[str, Any]]] = rows
-) -> dict[str, Model]:
+) -> dict[str, ServedModel]:
     """A model for each kind of input, under the name of its kind."""
     models = {}
     for kind in INPUTS:
@@ -45,11 +45,11 @@ def toys(
     return models
 
 
-def load(runs: Sequence[str], decoders: ThreadPoolExecutor, **options: Any) -> dict[str, Model]:
+def load(runs: Sequence[str], decoders: ThreadPoolExecutor, **options: Any) -> dict[str, ServedModel]:
     return toys(decoders)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    sys.exit(start([], Settings(), Place(port=parser.parse_args().port), load))
+    sys.exit(start([], Settings(), Address(port=parser.parse_args().port), load))

@@ -35,10 +35,17 @@ from vision.train import TrainConfig, example, load_model
 
 METRICS = ("accuracy", "accuracy_low", "accuracy_high", "f1_macro", "log_loss")
 COLUMNS = {
-    "model": "Model", "accuracy": "Accuracy", "interval": "95 % interval", "f1_macro": "F1", "log_loss": "Log loss",
-    "parameters": "Parameters", "flops": "MFLOPs", "images_per_second": "Images/s, training",
-    "latency_ms": "Latency, ms", "train_seconds": "Training, s",
-}  # fmt: skip
+    "model": "Model",
+    "accuracy": "Accuracy",
+    "interval": "95 % interval",
+    "f1_macro": "F1",
+    "log_loss": "Log loss",
+    "parameters": "Parameters",
+    "flops": "MFLOPs",
+    "images_per_second": "Images/s, training",
+    "latency_ms": "Latency, ms",
+    "train_seconds": "Training, s",
+}
 
 
 def main(
@@ -54,19 +61,19 @@ def main(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors")] = False,
 ) -> None:
     """Trains the chosen families alike and writes comparison.html and comparison.json."""
-    said: dict[str, Any] = {"data": data, "size": size}
+    settings: dict[str, Any] = {"data": data, "size": size}
     if tiny:
-        said = {"data": "synthetic", "size": "tiny", "epochs": 2}
-    said |= {k: v for k, v in {"epochs": epochs, "data_dir": data_dir}.items() if v is not None}
+        settings = {"data": "synthetic", "size": "tiny", "epochs": 2}
+    settings |= {k: v for k, v in {"epochs": epochs, "data_dir": data_dir}.items() if v is not None}
     names, numbers = _models(models_), parse(seeds)
     for name in names:
-        TrainConfig().with_values({**said, "model": name})  # all are checked before the first is trained
-    folder = Path(out) / "vision.compare" / _fingerprint(said)
+        TrainConfig().with_values({**settings, "model": name})  # all are checked before the first is trained
+    folder = Path(out) / "vision.compare" / _fingerprint(settings)
     options = Options(quiet=quiet, resume="latest")
 
-    rows = [compare_one(name, numbers, said, folder, options) for name in names]
+    rows = [compare_one(name, numbers, settings, folder, options) for name in names]
     write_json(folder / "comparison.json", rows)
-    report.write(folder / "comparison.html", page(rows, said, numbers))
+    report.write(folder / "comparison.html", page(rows, settings, numbers))
     if json_:
         command.print_json(rows)
     if not quiet:
@@ -74,12 +81,14 @@ def main(
         typer.echo(f"report     {folder / 'comparison.html'}", err=True)
 
 
-def compare_one(name: str, seeds: list[int], said: dict[str, Any], folder: Path, options: Options) -> dict[str, Any]:
+def compare_one(
+    name: str, seeds: list[int], settings: dict[str, Any], folder: Path, options: Options
+) -> dict[str, Any]:
     """One family's row: means over its seeds, and what its network costs."""
     results = []
     for seed in seeds:
         place = Options(**{**vars(options), "out": str(folder / f"{name}-{seed}")})
-        results.append(execute(example, place, {**said, "model": name, "seed": seed}))
+        results.append(execute(example, place, {**settings, "model": name, "seed": seed}))
     row: dict[str, Any] = {"model": name, "seeds": len(seeds)}
     row |= {metric: fmean(r["metrics"][metric] for r in results) for metric in METRICS}
     row["accuracy_std"] = stdev(r["metrics"]["accuracy"] for r in results) if len(seeds) > 1 else None
@@ -122,10 +131,10 @@ def _models(text: str) -> list[str]:
     return names
 
 
-def _fingerprint(said: dict[str, Any]) -> str:
+def _fingerprint(settings: dict[str, Any]) -> str:
     """A folder name that is the same for the same settings."""
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{said['data'].split(':')[0]}-{said['size']}-{digest}"
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{settings['data'].split(':')[0]}-{settings['size']}-{digest}"
 
 
 def _cell(row: dict[str, Any], column: str) -> str:
@@ -134,8 +143,15 @@ def _cell(row: dict[str, Any], column: str) -> str:
     value = row[column]
     if column == "accuracy" and row["accuracy_std"] is not None:
         return f"{value:.2%} ± {row['accuracy_std']:.2%}"
-    formats = {"accuracy": ".2%", "f1_macro": ".4f", "log_loss": ".4f", "parameters": ",", "images_per_second": ",.0f",
-               "latency_ms": ".2f", "train_seconds": ".1f"}  # fmt: skip
+    formats = {
+        "accuracy": ".2%",
+        "f1_macro": ".4f",
+        "log_loss": ".4f",
+        "parameters": ",",
+        "images_per_second": ",.0f",
+        "latency_ms": ".2f",
+        "train_seconds": ".1f",
+    }
     if column == "flops":
         return f"{value / 1e6:,.1f}"
     return format(value, formats.get(column, ""))
@@ -167,7 +183,7 @@ def tradeoff(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def page(rows: list[dict[str, Any]], said: dict[str, Any], seeds: list[int]) -> str:
+def page(rows: list[dict[str, Any]], settings: dict[str, Any], seeds: list[int]) -> str:
     """The comparison as one self-contained HTML page."""
     ranked = sorted(rows, key=lambda r: -r["accuracy"])
     cells = [[_cell(row, column) for column in COLUMNS] for row in ranked]
@@ -176,8 +192,8 @@ def page(rows: list[dict[str, Any]], said: dict[str, Any], seeds: list[int]) -> 
         report.table("Side by side", list(COLUMNS.values()), cells, note),
         report.figure("Accuracy against training time", tradeoff(ranked), "Up and to the left is better."),
     ]
-    facts = {"device": device.describe(torch.device("cpu")), **said}
-    return report.page("Network families compared", f"on {said['data']}", None, sections, facts)
+    facts = {"device": device.describe(torch.device("cpu")), **settings}
+    return report.page("Network families compared", f"on {settings['data']}", None, sections, facts)
 
 
 if __name__ == "__main__":

@@ -68,15 +68,22 @@ class TrainConfig(FitConfig, AugmentConfig):
         None, "network", group="Model", choices=(*models.FAMILIES, "torchvision/NAME"), unset="by data set", common=True
     )
     size: str = option("small", "size of the network", group="Model", choices=models.SIZES)
-    weights: str = option("none", "weights to start from, of a torchvision model: imagenet, none, or a file",
-                          group="Model", path=True)  # fmt: skip
+    weights: str = option(
+        "none", "weights to start from, of a torchvision model: imagenet, none, or a file", group="Model", path=True
+    )
     freeze: bool = option(False, "train only the last layer", group="Model")
 
     batch_size: int = changed(FitConfig, "batch_size", help="images per step, over all processes", tune=(32, 64, 128))
     lr: float = changed(FitConfig, "lr", tune=Range(1e-3, 3e-2, log=True))
     weight_decay: float = changed(FitConfig, "weight_decay", default=0.02)
-    label_smoothing: float = option(None, "share of the target spread over all classes", group="Augmentation",
-                                           at_least=0, at_most=0.9, unset="by data set")  # fmt: skip
+    label_smoothing: float = option(
+        None,
+        "share of the target spread over all classes",
+        group="Augmentation",
+        at_least=0,
+        at_most=0.9,
+        unset="by data set",
+    )
 
     @classmethod
     def tiny(cls) -> TrainConfig:
@@ -161,9 +168,14 @@ def batches(run: Run, config: TrainConfig, split: Images, inputs: ImageInput, au
 def build(config: TrainConfig, classes: int, channels: int, image_size: int) -> nn.Module:
     """The network of a config: [B, channels, image_size, image_size] to logits [B, classes]."""
     return models.build(
-        config.model, config.size, classes=classes, channels=channels, image_size=image_size,
-        weights=config.weights, freeze=config.freeze,
-    )  # fmt: skip
+        config.model,
+        config.size,
+        classes=classes,
+        channels=channels,
+        image_size=image_size,
+        weights=config.weights,
+        freeze=config.freeze,
+    )
 
 
 # --- train -------------------------------------------------------------------------------------------------

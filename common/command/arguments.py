@@ -48,7 +48,7 @@ OPTION_HELP = {
 
 
 def parse(example: Example, arguments: Sequence[str], *more: inspect.Parameter) -> tuple[Options, dict[str, Any]]:
-    """An example's command line as its options and the settings that were said, by field name.
+    """An example's command line as its options and the settings that were given, by field name.
 
     Args:
         more: further options that this command line takes; what was said of them is among the settings.
@@ -58,8 +58,8 @@ def parse(example: Example, arguments: Sequence[str], *more: inspect.Parameter) 
     if brief and "--execution-mode" in with_dashes(arguments):
         more = tuple(_shown(p) for p in more)
 
-    def note(options: Options, said: dict[str, Any]) -> None:
-        found.append((options, said))
+    def note(options: Options, settings: dict[str, Any]) -> None:
+        found.append((options, settings))
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     app.command()(callback(example, note, *more, brief=brief))
@@ -68,10 +68,10 @@ def parse(example: Example, arguments: Sequence[str], *more: inspect.Parameter) 
     return found[0] if found else sys.exit(0)  # --help was shown
 
 
-def words(options: Options, said: dict[str, Any]) -> list[str]:
+def words(options: Options, settings: dict[str, Any]) -> list[str]:
     """The arguments that say just this, each in its long spelling."""
     asked = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    asked = {name: value for name, value in asked.items() if value != getattr(Options(), name)} | said
+    asked = {name: value for name, value in asked.items() if value != getattr(Options(), name)} | settings
     result = []
     for name, value in asked.items():
         if isinstance(value, bool):
@@ -107,7 +107,7 @@ def callback(
     """A function whose signature is the config's fields and the options; typer reads nothing else.
 
     Args:
-        action: is called with the options and the settings that were said, by field name.
+        action: is called with the options and the settings that were given, by field name.
         more: further options.
         brief: help shows only what people turn.
     """
@@ -116,10 +116,10 @@ def callback(
     found.sort(key=lambda p: rank(_panel(p)))
 
     def run(**given: Any) -> None:
-        said = {name: value for name, value in given.items() if value is not None}
+        settings = {name: value for name, value in given.items() if value is not None}
         own = {f.name for f in dataclasses.fields(Options)}
-        options = Options(**{name: said.pop(name) for name in list(said) if name in own})
-        action(options, said)
+        options = Options(**{name: settings.pop(name) for name in list(settings) if name in own})
+        action(options, settings)
 
     if brief:
         rare = {f.name for f in dataclasses.fields(example.config) if not f.metadata["common"]}
@@ -156,7 +156,7 @@ def parameters(config: Any, leave_out: Sequence[str] = ()) -> list[inspect.Param
 
 
 def parameter(field: dataclasses.Field[Any], kind: type, chosen: Any = None) -> inspect.Parameter:
-    """A field of `config.option` as an option of the command line, None where it is not said.
+    """A field of `config.option` as an option of the command line, None where it is not given.
 
     Args:
         chosen: what a recipe makes of a field without a default.
@@ -171,9 +171,13 @@ def parameter(field: dataclasses.Field[Any], kind: type, chosen: Any = None) -> 
     text = rules["help"] + (f": {', '.join(rules['choices'])}" if rules["choices"] else "")
     text += f" (default: {default})" if default else ""
     option = typer.Option(
-        *words, *([short] if short else []), help=text, show_default=False, rich_help_panel=rules["group"],
+        *words,
+        *([short] if short else []),
+        help=text,
+        show_default=False,
+        rich_help_panel=rules["group"],
         autocompletion=(lambda: list(rules["choices"])) if rules["choices"] else None,
-    )  # fmt: skip
+    )
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
@@ -191,9 +195,13 @@ def _option_parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
     text = OPTION_HELP[field.name] + (f" (default: {field.default})" if isinstance(field.default, str) else "")
     metavar = {"resume": "[PATH]", "config": "FILE", "out": "FOLDER", "seeds": "LIST"}.get(field.name)
     option = typer.Option(
-        name, *([short] if short else []), help=text, show_default=False, rich_help_panel="Run",
+        name,
+        *([short] if short else []),
+        help=text,
+        show_default=False,
+        rich_help_panel="Run",
         metavar=metavar,
-    )  # fmt: skip
+    )
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
@@ -212,8 +220,8 @@ def takes(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(**given: Any) -> Any:
             for parameter, group in groups.items():
-                said = {f.name: given.pop(f.name) for f in dataclasses.fields(group)}
-                made = group(**{name: value for name, value in said.items() if value is not None})
+                settings = {f.name: given.pop(f.name) for f in dataclasses.fields(group)}
+                made = group(**{name: value for name, value in settings.items() if value is not None})
                 check_fields(made)
                 given[parameter] = made
             return function(**given)

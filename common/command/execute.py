@@ -29,14 +29,14 @@ from common.training.run import Run
 from common.training.tracking import read_history
 
 
-def execute(example: Example, options: Options, said: dict[str, Any]) -> dict[str, Any]:
+def execute(example: Example, options: Options, settings: dict[str, Any]) -> dict[str, Any]:
     """Trains an example or continues a run, and writes and prints its result.
 
     Args:
-        said: settings given as flags, by field name.
+        settings: given as flags, by field name.
     """
     began = time.monotonic()
-    asked = asked_config(example, options, said)
+    asked = asked_config(example, options, settings)
     check_tracking(options)
     distributed.start()
     folder = find_run(options.resume, Path(options.out), example.name) if options.resume else None
@@ -87,14 +87,14 @@ def _alone(folder: Path) -> lock.Held:
     return held
 
 
-def execute_seeds(example: Example, options: Options, said: dict[str, Any]) -> dict[str, Any]:
+def execute_seeds(example: Example, options: Options, settings: dict[str, Any]) -> dict[str, Any]:
     """`execute` once with each seed of `--seeds`, and a report over all of them."""
     numbers = seeds.parse(str(options.seeds))
-    if "seed" in said:
+    if "seed" in settings:
         raise UserError("--seed and --seeds together say two things.", "Drop one of them.")
     base = example.config.tiny() if options.tiny else example.config()
     for number in numbers:  # every mistake is found before the first training
-        config = base.with_values({**asked_config(example, options, said), "seed": number}).resolve()
+        config = base.with_values({**asked_config(example, options, settings), "seed": number}).resolve()
         config.check()
     distributed.start()
     group = distributed.share(find_group(options.resume, Path(options.out), example.name) if options.resume else None)
@@ -105,7 +105,7 @@ def execute_seeds(example: Example, options: Options, said: dict[str, Any]) -> d
     def train(seed: int, place: Path) -> dict[str, Any]:
         # What lies there already is continued, or only read if it is finished.
         resume = "latest" if options.resume else None
-        return execute(example, dataclasses.replace(one, out=str(place), resume=resume), {**said, "seed": seed})
+        return execute(example, dataclasses.replace(one, out=str(place), resume=resume), {**settings, "seed": seed})
 
     held = _alone(group) if group else None  # in a new group the runs' own locks do
     try:
@@ -121,14 +121,14 @@ def execute_seeds(example: Example, options: Options, said: dict[str, Any]) -> d
     return summary
 
 
-def asked_config(example: Example, options: Options, said: dict[str, Any]) -> dict[str, Any]:
+def asked_config(example: Example, options: Options, settings: dict[str, Any]) -> dict[str, Any]:
     """What the user asked for: the file's settings, and the flags over them. Checked, nothing touched."""
     values: dict[str, Any] = {}
     if options.config:
         content = read_json(Path(options.config))
         values = content.get("config", content)  # a run's config.json is taken as it is
         example.config().with_values(values, options.config)
-    values = {name.replace("-", "_"): value for name, value in values.items()} | said
+    values = {name.replace("-", "_"): value for name, value in values.items()} | settings
     base = example.config.tiny() if options.tiny else example.config()
     checked = base.with_values(values)
     # --tiny is a whole set of values: a run to be resumed must have been made with all of them.
@@ -166,12 +166,16 @@ def resumed_config(example: Example, folder: Path, asked: dict[str, Any]) -> tup
 def _finish(example: Example, run: Run, metrics: Metrics, options: Options, total: float) -> dict[str, Any]:
     seconds = {"train": round(run.train_seconds, 3), "total": round(total, 3)}
     result = {
-        "example": example.name, "run": str(run.folder), "metrics": metrics.values, "steps": run.step,
+        "example": example.name,
+        "run": str(run.folder),
+        "metrics": metrics.values,
+        "steps": run.step,
         "seconds": seconds,
-        "peak_memory_mb": round(device.peak_memory_mb(run.device), 1), "seed": run.config.seed,
+        "peak_memory_mb": round(device.peak_memory_mb(run.device), 1),
+        "seed": run.config.seed,
         "config": run.config.to_dict(),
         **({"not_repeatable": run.state["not_repeatable"]} if "not_repeatable" in run.state else {}),
-    }  # fmt: skip
+    }
     if distributed.rank() == 0:
         write_report(run, example.task, metrics, seconds)
         write_json(run.folder / "result.json", result)  # last: its presence says that the run is finished

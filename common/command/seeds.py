@@ -48,12 +48,14 @@ def run_seeds(seeds: Sequence[int], train: Train, folder: Path, task: str, headl
     names = [name for name in results[0]["metrics"] if all(name in r["metrics"] for r in results)]
     values = {name: [r["metrics"][name] for r in results] for name in names}
     summary = {
-        "example": results[0]["example"], "run": str(folder), "seeds": list(seeds),
+        "example": results[0]["example"],
+        "run": str(folder),
+        "seeds": list(seeds),
         "metrics": {name: fmean(v) for name, v in values.items()},
         "std": {name: stdev(v) if len(v) > 1 else None for name, v in values.items()},
         "seconds": {part: fmean(r["seconds"][part] for r in results) for part in ("train", "total")},
         "runs": [r["run"] for r in results],
-    }  # fmt: skip
+    }
     report.write(folder / "report.html", page(task, summary, results, headline))
     write_json(folder / "result.json", summary)
     return summary
@@ -73,8 +75,9 @@ def page(task: str, summary: dict[str, Any], results: Sequence[dict[str, Any]], 
         sections.append(report.figure("Training", plots.bands(histories), note))
     rows = [
         [name, mean[name], std[name], *(r["metrics"][name] for r in results)]
-        for name in mean if not name.endswith(("_low", "_high"))
-    ]  # fmt: skip
+        for name in mean
+        if not name.endswith(("_low", "_high"))
+    ]
     columns = ["metric", "mean", "std", *(f"seed {seed}" for seed in seeds)]
     sections.append(report.table("Every metric", columns, [list(map(_plain, row)) for row in rows]))
     facts = {name: value for name, value in results[0]["config"].items() if name != "seed"}

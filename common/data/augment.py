@@ -28,9 +28,13 @@ class AugmentConfig(Config):
         None, "turn by up to this many degrees", at_least=0, at_most=180, unset="by data set", tune=Range(0.0, 20.0)
     )
     zoom: float = option(
-        None, "crop away up to this share of the area", at_least=0, at_most=0.95, unset="by data set",
+        None,
+        "crop away up to this share of the area",
+        at_least=0,
+        at_most=0.95,
+        unset="by data set",
         tune=Range(0.0, 0.5),
-    )  # fmt: skip
+    )
     randaugment: int = option(0, "RandAugment magnitude; 0 for none", at_least=0, at_most=30)
     mixup: float = option(0.0, "mixup alpha; 0 for none", at_least=0, at_most=10)
     cutmix: float = option(0.0, "CutMix alpha; 0 for none", at_least=0, at_most=10)
@@ -82,9 +86,15 @@ class Augment:
     def of(cls, config: AugmentConfig, classes: int = 0) -> Augment:
         """What a config asks for; mixing needs the number of classes."""
         return cls(
-            flip=config.flip, crop=config.crop, rotate=config.rotate, zoom=config.zoom,
-            randaugment=config.randaugment, mixup=config.mixup, cutmix=config.cutmix, classes=classes,
-        )  # fmt: skip
+            flip=config.flip,
+            crop=config.crop,
+            rotate=config.rotate,
+            zoom=config.zoom,
+            randaugment=config.randaugment,
+            mixup=config.mixup,
+            cutmix=config.cutmix,
+            classes=classes,
+        )
 
     @property
     def active(self) -> bool:

@@ -27,7 +27,7 @@ REPEATS, SECONDS = 30, 2.0  # of a measurement: at most so many calls of each ne
 
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One export beside its original.
 
     Attributes:
@@ -109,7 +109,7 @@ def compare(
     *,
     tolerance: float | None,
     hardware: str,
-) -> Row:
+) -> Comparison:
     """Measures an export on the same test split.
 
     Args:
@@ -131,11 +131,24 @@ def compare(
     allowed = TOLERANCE[export.quantize] * max(1.0, abs(value)) if tolerance is None else tolerance
     inputs = original.calls[0].inputs
     run, exports = latencies((original.network, program), inputs)
-    return Row(
-        export.format, export.quantize, export.batch, name, value, metrics.values[name], allowed,
-        _largest(differences), _largest(largest), sum(nests.size(call.output) for call in original.calls),
-        (exported.folder / export.file).stat().st_size, original.bytes, exports, run, metrics.values, hardware,
-    )  # fmt: skip
+    return Comparison(
+        export.format,
+        export.quantize,
+        export.batch,
+        name,
+        value,
+        metrics.values[name],
+        allowed,
+        _largest(differences),
+        _largest(largest),
+        sum(nests.size(call.output) for call in original.calls),
+        (exported.folder / export.file).stat().st_size,
+        original.bytes,
+        exports,
+        run,
+        metrics.values,
+        hardware,
+    )
 
 
 def nn_program(exported: Artifact) -> nn.Module:
@@ -174,7 +187,7 @@ def _milliseconds(networks: Sequence[Callable[..., Any]], inputs: Sequence[Any])
     return [round(statistics.median(taken), 3) for taken in times]
 
 
-def refuse(row: Row) -> None:
+def refuse(row: Comparison) -> None:
     """Raises UserError, with the numbers, if the export does not agree."""
     if not row.agrees():
         hint = "Nothing was written. --tolerance allows another difference of the metric."

@@ -55,9 +55,13 @@ def package(program: ExportedProgram) -> bytes:
 def key(program: ExportedProgram) -> str:
     """A name for all that the package depends on: graph, weights, compilers, CPU and number of threads."""
     about = (
-        str(program), torch.__version__, device.describe(torch.device("cpu")), torch.backends.cpu.get_cpu_capability(),
-        os.environ.get("CXX", ""), CONFIG,
-    )  # fmt: skip
+        str(program),
+        torch.__version__,
+        device.describe(torch.device("cpu")),
+        torch.backends.cpu.get_cpu_capability(),
+        os.environ.get("CXX", ""),
+        CONFIG,
+    )
     digest = hashlib.sha256(repr(about).encode())
     for name, value in sorted({**program.state_dict, **program.constants}.items()):
         digest.update(name.encode())

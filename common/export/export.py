@@ -20,7 +20,7 @@ from common.config import read_json
 from common.errors import UserError
 from common.export import capture, compare, formats, quantize, table
 from common.export.capture import Sample, Watched
-from common.export.compare import Row
+from common.export.compare import Comparison
 from common.files import explain_write_errors, write_json
 from common.machine import device, nests
 from common.program import Export
@@ -31,7 +31,7 @@ PLACE = "Free some space beside the run, or make its folder writable."
 
 def export(
     path: Path, format: str, kind: str, batch: int | None, tolerance: float | None = None, data_dir: str | None = None
-) -> tuple[Path, Row]:
+) -> tuple[Path, Comparison]:
     """Exports the model of a run to the folder `exports` beside it.
 
     Args:
@@ -89,9 +89,14 @@ def check(format: str, kind: str) -> None:
 
 
 def write_program(
-    network: nn.Module, sample: Sample, calibration: Sequence[tuple[Any, ...]], format: str, kind: str,
-    batch: int | None, path: Path,
-) -> None:  # fmt: skip
+    network: nn.Module,
+    sample: Sample,
+    calibration: Sequence[tuple[Any, ...]],
+    format: str,
+    kind: str,
+    batch: int | None,
+    path: Path,
+) -> None:
     """Traces a network, quantises it and writes the file of the format."""
     if kind == "bf16":
         network = quantize.to_bf16(network)

@@ -80,8 +80,10 @@ SEVEN_BITS = 64  # the largest 8-bit weight that is right on every CPU, see `lar
 INT8 = ["Conv", "ConvTranspose", "Gather", "Gemm", "MatMul"]
 
 WRITERS: dict[str, Callable[[ExportedProgram, Path], None]] = {
-    "torch-export": _write_torch_export, "aoti": _write_aoti, "executorch": _write_executorch,
-}  # fmt: skip
+    "torch-export": _write_torch_export,
+    "aoti": _write_aoti,
+    "executorch": _write_executorch,
+}
 
 
 def _write_onnx(program: ExportedProgram, path: Path, int8: Sequence[tuple[Any, ...]]) -> None:
@@ -116,12 +118,18 @@ def _write_onnx(program: ExportedProgram, path: Path, int8: Sequence[tuple[Any, 
             )
 
     quantize_static(
-        proto, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=INT8,
+        proto,
+        path,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=INT8,
         # 7 bits for weights: CPUs without VNNI add two products in 16 bits, and 2 × 255 × 127 does not fit there.
         reduce_range=True,
         extra_options={"MatMulConstBOnly": True},
-    )  # fmt: skip
+    )
     largest = largest_weight(path)
     if largest > SEVEN_BITS:
         what = f"The int8 weights go up to {largest}; on a CPU without VNNI their products would not fit."

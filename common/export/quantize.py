@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 KINDS = ("none", "bf16", "int8-weight", "int8")
 ATEN = torch.ops.aten
 WEIGHT_OF = {  # where the weight stands among the arguments, and its dimension of output channels
-    ATEN.linear.default: (1, 0), ATEN.conv1d.default: (1, 0), ATEN.conv2d.default: (1, 0),
-    ATEN.embedding.default: (0, 0), ATEN.conv_transpose2d.input: (1, 1),
-}  # fmt: skip
+    ATEN.linear.default: (1, 0),
+    ATEN.conv1d.default: (1, 0),
+    ATEN.conv2d.default: (1, 0),
+    ATEN.embedding.default: (0, 0),
+    ATEN.conv_transpose2d.input: (1, 1),
+}
 
 
 def to_bf16(model: nn.Module) -> nn.Module:
@@ -126,9 +129,13 @@ def _weight_quantizer() -> Quantizer:
                 if weight.op != "get_attr":  # computed, not stored
                     continue
                 spec = QuantizationSpec(
-                    dtype=torch.int8, quant_min=-127, quant_max=127, qscheme=torch.per_channel_symmetric,
-                    ch_axis=channels, observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-16),
-                )  # fmt: skip
+                    dtype=torch.int8,
+                    quant_min=-127,
+                    quant_max=127,
+                    qscheme=torch.per_channel_symmetric,
+                    ch_axis=channels,
+                    observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-16),
+                )
                 node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(input_qspec_map={weight: spec}, _annotated=True)
             return model
 

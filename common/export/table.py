@@ -53,10 +53,13 @@ def _name(row: dict[str, Any]) -> str:
 
 def _agreement(row: dict[str, Any]) -> list[str]:
     return [
-        _name(row), f"{row['value']:.4f}", f"{row['original']:.4f}",
-        f"{row['value'] - row['original']:+.4f}", f"{row['tolerance']:.4f}",
+        _name(row),
+        f"{row['value']:.4f}",
+        f"{row['original']:.4f}",
+        f"{row['value'] - row['original']:+.4f}",
+        f"{row['tolerance']:.4f}",
         f"{row['difference']:.2g} of {row['largest']:.3g}",
-    ]  # fmt: skip
+    ]
 
 
 def _speed(row: dict[str, Any]) -> list[str]:

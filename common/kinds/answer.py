@@ -120,9 +120,9 @@ class Predictor:
         answer: what comes out.
         predict: a list of decoded inputs to a row of the answer for each.
         model: the network that `predict` calls, for those who change how it is computed (number format, export).
-        explain: a decoded input and the number of one of the answer's names to what speaks for it: of an image a heat
-            map [h, w] in 0..1 over the square that the model sees, of a text spans that are scored. Where it is None an
-            image is explained by its `model` and a text by its words.
+        explain: from a decoded input and the number of one of the answer's names, what in the input speaks for it: of
+            an image a heat map [h, w] in 0..1 over the square that the model sees, of a text spans with scores. Without
+            it, an image is explained by its `model` and a text by its words.
         play: makes a game in which the model acts.
     """
 

@@ -32,14 +32,14 @@ class Looker:
             batch: one normalised image, [1, C, H, W].
         """
         if self._network is None:
-            self._network = twin(self._model)
+            self._network = copy_with_shared_weights(self._model)
             self._layer = last_picture(self._network, batch)
         if self._layer is None:
             return occlusion(self._network, batch, target), "occlusion"
         return grad_cam(self._network, self._layer, batch, target), "Grad-CAM"
 
 
-def twin(model: nn.Module) -> nn.Module:
+def copy_with_shared_weights(model: nn.Module) -> nn.Module:
     """The same network with the same tensors, to put hooks on without those who predict noticing."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     return copy.deepcopy(model, shared)

@@ -29,6 +29,7 @@ class Picture(Answer):
 
     def schema(self) -> dict[str, Any]:
         return {
-            "type": "object", "required": [self.key],
+            "type": "object",
+            "required": [self.key],
             "properties": {self.key: {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}},
-        }  # fmt: skip
+        }

@@ -28,10 +28,13 @@ def facts(where: torch.device, why: str, plan: device.Plan | None) -> dict[str, 
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "device": str(where), "device_name": device.describe(where), "device_why": why,
-        "threads": torch.get_num_threads(), "processes": distributed.world(),
+        "device": str(where),
+        "device_name": device.describe(where),
+        "device_why": why,
+        "threads": torch.get_num_threads(),
+        "processes": distributed.world(),
         "plan": vars(plan) if plan else None,
-    }  # fmt: skip
+    }
 
 
 def _git_commit() -> str | None:

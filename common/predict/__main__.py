@@ -155,10 +155,11 @@ def predict_all(
             good = [item for item in items if not isinstance(item, UserError)]
             answers = iter(predictor.predict(good) if good else [])
             yield [
-                {"file": source.name, "error": readable(item.what)} if isinstance(item, UserError)
+                {"file": source.name, "error": readable(item.what)}
+                if isinstance(item, UserError)
                 else {"file": source.name, **next(answers)}
                 for source, item in zip(chunk, items, strict=True)
-            ]  # fmt: skip
+            ]
 
 
 def _decode(predictor: Predictor, source: Source) -> Any:

@@ -8,10 +8,24 @@ from typing import Any
 # What a name says only to those who wrote it.
 NAMES = {"q": "mean action value (Q)", "lr": "learning rate"}
 WORDS = {
-    "auc": "AUC", "bleu": "BLEU", "cv": "CV", "f1": "F1", "frechet": "Fréchet", "mae": "MAE", "map": "mAP",
-    "miou": "mIoU", "mse": "MSE", "psnr": "PSNR", "rmse": "RMSE", "roc": "ROC", "ssim": "SSIM", "std": "std.",
-    "tfidf": "TF-IDF", "top5": "top-5", "wer": "WER",
-}  # fmt: skip
+    "auc": "AUC",
+    "bleu": "BLEU",
+    "cv": "CV",
+    "f1": "F1",
+    "frechet": "Fréchet",
+    "mae": "MAE",
+    "map": "mAP",
+    "miou": "mIoU",
+    "mse": "MSE",
+    "psnr": "PSNR",
+    "rmse": "RMSE",
+    "roc": "ROC",
+    "ssim": "SSIM",
+    "std": "std.",
+    "tfidf": "TF-IDF",
+    "top5": "top-5",
+    "wer": "WER",
+}
 
 
 def label(name: str) -> str:

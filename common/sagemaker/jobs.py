@@ -21,7 +21,7 @@ MOST = 50  # of each kind are looked at, newest first: each costs a request for 
 
 
 @dataclass(frozen=True)
-class Kind:
+class JobKind:
     """How the API calls one kind of thing: `describe_training_job`, `TrainingJobName` and so on."""
 
     label: str
@@ -36,10 +36,10 @@ class Kind:
 
 
 KINDS = (
-    Kind("training", "training_job", "TrainingJob", "TrainingJobStatus", watch.GROUP),
-    Kind("tuning", "hyper_parameter_tuning_job", "HyperParameterTuningJob", "HyperParameterTuningJobStatus", ""),
-    Kind("transform", "transform_job", "TransformJob", "TransformJobStatus", "/aws/sagemaker/TransformJobs"),
-    Kind("endpoint", "endpoint", "Endpoint", "EndpointStatus", "/aws/sagemaker/Endpoints/{name}"),
+    JobKind("training", "training_job", "TrainingJob", "TrainingJobStatus", watch.GROUP),
+    JobKind("tuning", "hyper_parameter_tuning_job", "HyperParameterTuningJob", "HyperParameterTuningJobStatus", ""),
+    JobKind("transform", "transform_job", "TransformJob", "TransformJobStatus", "/aws/sagemaker/TransformJobs"),
+    JobKind("endpoint", "endpoint", "Endpoint", "EndpointStatus", "/aws/sagemaker/Endpoints/{name}"),
 )
 
 
@@ -91,9 +91,12 @@ def find(boto: Any) -> Iterator[Found]:
             tags = tags_of(client, summary[f"{kind.pascal}Arn"])
             if tags.get("project") == PROJECT:
                 yield Found(
-                    kind.label, summary[kind.name_key], tags.get("example", ""), summary[kind.status],
+                    kind.label,
+                    summary[kind.name_key],
+                    tags.get("example", ""),
+                    summary[kind.status],
                     summary["CreationTime"],
-                )  # fmt: skip
+                )
 
 
 def tags_of(client: Any, arn: str) -> dict[str, str]:
@@ -101,7 +104,7 @@ def tags_of(client: Any, arn: str) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=arn)["Tags"]}
 
 
-def describe(boto: Any, name: str) -> tuple[Kind, dict[str, Any]]:
+def describe(boto: Any, name: str) -> tuple[JobKind, dict[str, Any]]:
     """What AWS knows of the job or endpoint of a name; UserError where there is none."""
     from botocore.exceptions import ClientError
 
@@ -130,7 +133,7 @@ def show_list(found: list[Found], as_json: bool) -> None:
         sys.stdout.write(f"{item.kind:<9}  {item.name:<{width}}  {item.status:<10}  {when}  {item.example}\n")
 
 
-def show(kind: Kind, description: dict[str, Any], as_json: bool) -> None:
+def show(kind: JobKind, description: dict[str, Any], as_json: bool) -> None:
     """What matters of a description, one line each, or all of it as JSON."""
     if as_json:
         import json
@@ -165,7 +168,7 @@ def _training_lines(description: dict[str, Any]) -> dict[str, str]:
     return {key: value for key, value in lines.items() if value}
 
 
-def stop(boto: Any, kind: Kind, name: str) -> None:
+def stop(boto: Any, kind: JobKind, name: str) -> None:
     """Ends a job that runs; its checkpoints stay."""
     from botocore.exceptions import ClientError
 
@@ -180,7 +183,7 @@ def stop(boto: Any, kind: Kind, name: str) -> None:
     say(f"{name} is being stopped")
 
 
-def logs(boto: Any, kind: Kind, name: str) -> int:
+def logs(boto: Any, kind: JobKind, name: str) -> int:
     """Shows what a job or endpoint printed; follows a training job to its end, and exits with 1 if it failed."""
     if kind.label == "training":
         return int(watch.follow(boto, name)["TrainingJobStatus"] == "Failed")

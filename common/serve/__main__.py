@@ -16,7 +16,7 @@ import typer
 from common import trust
 from common.command import exits as command
 from common.errors import UserError, nearest
-from common.serve.settings import MEGABYTE, Place, Settings
+from common.serve.settings import MEGABYTE, Address, Settings
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -42,7 +42,7 @@ def main(
     from common.serve.server import start  # loads torch: a mistake is said before
 
     settings = Settings(max_body=max_megabytes * MEGABYTE, max_requests=max_requests, timeout=timeout, token=token)
-    return start(runs, settings, Place(host, port, workers, precision))
+    return start(runs, settings, Address(host, port, workers, precision))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from common.serve import documents, formats, page
 from common.serve.counters import Counters
 from common.serve.formats import Problem
 from common.serve.guard import Guard
-from common.serve.models import Model
+from common.serve.models import ServedModel
 from common.serve.requests import Intake, find
 from common.serve.settings import Settings
 
@@ -29,7 +29,7 @@ OPEN = {"/ping", "/health", *page.OPEN}  # without a token
 TARGET_HEADER = "x-amzn-sagemaker-target-model"
 
 
-def create_app(models: Mapping[str, Model], settings: Settings | None = None) -> FastAPI:
+def create_app(models: Mapping[str, ServedModel], settings: Settings | None = None) -> FastAPI:
     """The application for models that are loaded; the first is the one that /invocations means by default."""
     settings = settings or Settings()
     counters = Counters(list(models))
@@ -83,7 +83,7 @@ def create_app(models: Mapping[str, Model], settings: Settings | None = None) ->
         """Counts of requests and batches, for Prometheus."""
         return Response(counters.text(), media_type="text/plain; version=0.0.4")
 
-    async def serve(request: Request, model: Model) -> Response:
+    async def serve(request: Request, model: ServedModel) -> Response:
         began, status = time.perf_counter(), 500
         try:
             body = await intake.read(request)
@@ -104,7 +104,7 @@ def create_app(models: Mapping[str, Model], settings: Settings | None = None) ->
     return app
 
 
-async def _answer(request: Request, body: bytes, model: Model, settings: Settings) -> Response:
+async def _answer(request: Request, body: bytes, model: ServedModel, settings: Settings) -> Response:
     media = formats.accepted(request.headers.get("accept", ""), settings.default_format)
     answer = await model.answer(body, request.headers.get("content-type", ""), media, settings.max_inputs)
     return Response(answer, media_type=media)

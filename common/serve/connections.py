@@ -121,9 +121,11 @@ class Connection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps({"error": text}).encode()
             headers = [
-                (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)),
-                (b"x-content-type-options", b"nosniff"), (b"connection", b"close"),
-            ]  # fmt: skip
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-content-type-options", b"nosniff"),
+                (b"connection", b"close"),
+            ]
             self._unread_until = self.loop.time() + self._settings.body_seconds
             head = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
             for event in (head, h11.Data(data=body), h11.EndOfMessage()):

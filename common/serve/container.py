@@ -12,7 +12,7 @@ import os
 from common.errors import UserError
 from common.serve import formats
 from common.serve.server import start
-from common.serve.settings import MEGABYTE, Place, Settings
+from common.serve.settings import MEGABYTE, Address, Settings
 
 ANY_NUMBER = 2**40
 REAL_TIME_LIMIT = 25  # MB that an endpoint passes on; the runtime's own limit
@@ -21,7 +21,7 @@ REAL_TIME_LIMIT = 25  # MB that an endpoint passes on; the runtime's own limit
 def main() -> int:
     """Serves the model of the container until SIGTERM."""
     # A container is reached from outside; the same server on somebody's machine is not.
-    place = Place(os.environ.get("SAGEMAKER_BIND_TO_HOST", "0.0.0.0"), _number("SAGEMAKER_BIND_TO_PORT", 8080))
+    place = Address(os.environ.get("SAGEMAKER_BIND_TO_HOST", "0.0.0.0"), _number("SAGEMAKER_BIND_TO_PORT", 8080))
     return start([f"model={os.environ.get('SM_MODEL_DIR', '/opt/ml/model')}"], settings(), place)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.serve import formats
-from common.serve.models import Model
+from common.serve.models import ServedModel
 
 _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 _TEXT = {"schema": {"type": "string"}}
@@ -35,10 +35,8 @@ def _errors(**why: str) -> dict[int | str, Any]:
 
 
 HEALTH: dict[str, Any] = {
-    "responses": {
-        200: _answer("every model answers", {"type": "object"}), **_errors(_503="a model does not answer")
-    }
-}  # fmt: skip
+    "responses": {200: _answer("every model answers", {"type": "object"}), **_errors(_503="a model does not answer")}
+}
 _MANY = {"type": "object", "required": ["models"], "properties": {"models": {"type": "array", "items": _DESCRIPTION}}}
 MODELS: dict[str, Any] = {
     "response_model": None,
@@ -53,7 +51,7 @@ METRICS: dict[str, Any] = {
 }
 
 
-def predictions(models: Mapping[str, Model]) -> dict[str, Any]:
+def predictions(models: Mapping[str, ServedModel]) -> dict[str, Any]:
     """How a route for predictions is described, for the kinds of input that the models have."""
     several = {"schema": {"description": 'one input, a list, {"inputs": …} or {"instances": […]}'}}
     bodies: dict[str, Any] = {formats.JSON: several, formats.JSON_LINES: _TEXT}
@@ -65,10 +63,15 @@ def predictions(models: Mapping[str, Model]) -> dict[str, Any]:
     good = _answer("a row for each input", rows)
     good["content"] |= {formats.JSON_LINES: _TEXT, formats.CSV: _TEXT}
     wrong = _errors(
-        _400="the body is not what the model takes", _401="no token", _403="a page of another site asks",
-        _404="there is no such model", _406="no such format of answers", _408="the request does not come to its end",
-        _413="the body is too large, or too many inputs or pixels", _415="no such content type",
+        _400="the body is not what the model takes",
+        _401="no token",
+        _403="a page of another site asks",
+        _404="there is no such model",
+        _406="no such format of answers",
+        _408="the request does not come to its end",
+        _413="the body is too large, or too many inputs or pixels",
+        _415="no such content type",
         _421="the Host header names another server",
         _503="too many requests, or too slow; Retry-After says when to come again",
-    )  # fmt: skip
+    )
     return {"responses": {200: good, **wrong}, "openapi_extra": {"requestBody": {"required": True, "content": bodies}}}

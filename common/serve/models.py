@@ -32,7 +32,7 @@ FRESH = 10.0  # seconds for which a success says that the model is well
 PATIENCE = 1.5  # seconds for a prediction made for /ping; SageMaker gives a ping two
 
 
-class Model:
+class ServedModel:
     """One model on the server.
 
     Raises:
@@ -60,9 +60,13 @@ class Model:
         predict, self.plan = in_precision(predictor, self._sample, precision)
         seconds = warm_up(predict, predictor.input.decode(self._sample), name)
         self.batcher = Batcher(
-            predict, decoders, threads=threads, runners=threads if seconds > SLOW else 1, largest=LARGEST_BATCH,
+            predict,
+            decoders,
+            threads=threads,
+            runners=threads if seconds > SLOW else 1,
+            largest=LARGEST_BATCH,
             observe=lambda size, seconds: self.observe(size, seconds),
-        )  # fmt: skip
+        )
         self.batcher.last_success = time.monotonic()
 
     async def answer(self, body: bytes, content_type: str, media: str, most: int = formats.MOST_INPUTS) -> str:
@@ -119,7 +123,7 @@ class Model:
 
 def load_models(
     runs: Sequence[str], decoders: ThreadPoolExecutor, *, threads: int = 1, precision: str = "auto"
-) -> dict[str, Model]:
+) -> dict[str, ServedModel]:
     """The models of runs, by name; each has answered a made-up input.
 
     Args:
@@ -129,7 +133,7 @@ def load_models(
     Raises:
         UserError: there is no model in a folder, or a name is taken or not fit for a URL.
     """
-    models: dict[str, Model] = {}
+    models: dict[str, ServedModel] = {}
     for run in runs:
         name, path = _named(run)
         saved = artifact.load(path)
@@ -137,7 +141,7 @@ def load_models(
         if name in models:
             raise UserError(f"Two models are named {name!r}.")
         predictor = example.predictor_of(saved)
-        models[name] = Model(name, saved, predictor, decoders, threads=threads, precision=precision)
+        models[name] = ServedModel(name, saved, predictor, decoders, threads=threads, precision=precision)
     return models
 
 

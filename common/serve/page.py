@@ -25,7 +25,7 @@ from common.kinds.game import Game
 from common.serve import formats, play
 from common.serve.explain import Explainer
 from common.serve.formats import Problem
-from common.serve.models import Model
+from common.serve.models import ServedModel
 from common.serve.play import Games
 from common.serve.requests import Intake, find
 from common.serve.settings import Settings
@@ -38,7 +38,7 @@ MOST_EXPLANATIONS = 8  # at work or waiting
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 
-def add(app: FastAPI, models: Mapping[str, Model], settings: Settings, intake: Intake) -> None:
+def add(app: FastAPI, models: Mapping[str, ServedModel], settings: Settings, intake: Intake) -> None:
     """Gives an application the page and its routes; they are not part of the described API."""
     explainers = {name: Explainer(model.predictor) for name, model in models.items()}
     # One thread each, so that explanations and games never hold up a prediction.
@@ -138,7 +138,7 @@ def _policy(settings: Settings) -> str:
     )
 
 
-def describe(model: Model) -> dict[str, Any]:
+def describe(model: ServedModel) -> dict[str, Any]:
     """What the page must know of a model beyond the API's description."""
     saved, predictor = model.saved, model.predictor
     kind = predictor.input
@@ -181,7 +181,7 @@ def report_of(saved: Artifact) -> Path | None:
     return path if saved.folder.name == "model" and path.is_file() else None
 
 
-def _play(model: Model) -> Callable[[], Game]:
+def _play(model: ServedModel) -> Callable[[], Game]:
     if model.predictor.play is None:
         raise Problem(404, "There is nothing to play with this model.")
     return model.predictor.play

@@ -154,6 +154,12 @@ def to_json(scene: Scene) -> dict[str, Any]:
     """A scene with its picture in base64; a picture larger than LARGEST_PICTURE is left out."""
     picture = base64.b64encode(scene.picture).decode() if len(scene.picture) <= LARGEST_PICTURE else ""
     return {
-        "png": picture, "observation": scene.observation, "values": scene.values, "action": scene.action,
-        "reward": scene.reward, "total": scene.total, "step": scene.step, "over": scene.over,
-    }  # fmt: skip
+        "png": picture,
+        "observation": scene.observation,
+        "values": scene.values,
+        "action": scene.action,
+        "reward": scene.reward,
+        "total": scene.total,
+        "step": scene.step,
+        "over": scene.over,
+    }

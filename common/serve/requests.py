@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from common.errors import nearest
 from common.serve.formats import Problem
-from common.serve.models import Model
+from common.serve.models import ServedModel
 from common.serve.settings import MEGABYTE
 
 FREE = 2**16  # bytes of a body that count for nothing
@@ -77,7 +77,7 @@ def _size(number: int) -> str:
     return f"{number / MEGABYTE:g} MB" if number >= MEGABYTE else f"{number:,} bytes"
 
 
-def find(models: Mapping[str, Model], name: str) -> Model:
+def find(models: Mapping[str, ServedModel], name: str) -> ServedModel:
     """The model of a name; Problem 404 where there is none."""
     if name not in models:
         raise Problem(404, f"There is no model {name[:100]!r}. {nearest(name[:100], models)}")

@@ -16,12 +16,12 @@ from typing import Any
 
 from common.errors import UserError
 from common.machine import device
-from common.serve.models import Model, load_models
-from common.serve.settings import Place, Settings
+from common.serve.models import ServedModel, load_models
+from common.serve.settings import Address, Settings
 
 
 def start(
-    runs: Sequence[str], settings: Settings, place: Place, load: Callable[..., dict[str, Model]] = load_models
+    runs: Sequence[str], settings: Settings, place: Address, load: Callable[..., dict[str, ServedModel]] = load_models
 ) -> int:
     """Serves until SIGTERM or Ctrl-C; requests accepted by then are answered. Returns the exit code.
 
@@ -67,8 +67,8 @@ class _Factory:
 
     runs: tuple[str, ...]
     settings: Settings
-    place: Place
-    load: Callable[..., dict[str, Model]]
+    place: Address
+    load: Callable[..., dict[str, ServedModel]]
 
     def __call__(self) -> Any:
         from common.serve.app import create_app
@@ -76,7 +76,7 @@ class _Factory:
         return create_app(_load(self.runs, self.place, self.load), self.settings)
 
 
-def _load(runs: Sequence[str], place: Place, load: Callable[..., dict[str, Model]]) -> dict[str, Model]:
+def _load(runs: Sequence[str], place: Address, load: Callable[..., dict[str, ServedModel]]) -> dict[str, ServedModel]:
     threads = device.set_threads(place.workers)
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     # In a thread that ends, and its OpenMP threads with it: with more of them in the process than cores, waiting for
@@ -102,7 +102,7 @@ def own_names(listening: socket.socket) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"[{host}]" if ":" in host else host, "localhost", "127.0.0.1", "[::1]")))
 
 
-def _listen(place: Place) -> socket.socket:
+def _listen(place: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     # The protocol is named because asyncio sets TCP_NODELAY only then; without it every answer takes 40 ms.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -118,7 +118,7 @@ def _listen(place: Place) -> socket.socket:
     return listening
 
 
-def _greeting(models: dict[str, Model], listening: socket.socket) -> str:
+def _greeting(models: dict[str, ServedModel], listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     lines = [f"{name}: {m.saved.example}, {m.predictor.input.kind} in, {m.plan}" for name, m in models.items()]

@@ -43,7 +43,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Place:
+class Address:
     """Where a server listens, and with what.
 
     Attributes:

@@ -30,13 +30,22 @@ class FitConfig(Config):
         None, "passes over the training data", at_least=1, unset="by data set", grows=True, common=True
     )
     batch_size: int = option(
-        None, "samples per step, over all processes", at_least=1, unset="by data set", tune=(16, 32, 64, 128),
+        None,
+        "samples per step, over all processes",
+        at_least=1,
+        unset="by data set",
+        tune=(16, 32, 64, 128),
         common=True,
-    )  # fmt: skip
+    )
     lr: float = option(
-        None, "peak learning rate", above=0, at_most=100, unset="by data set", tune=Range(1e-4, 3e-2, log=True),
+        None,
+        "peak learning rate",
+        above=0,
+        at_most=100,
+        unset="by data set",
+        tune=Range(1e-4, 3e-2, log=True),
         common=True,
-    )  # fmt: skip
+    )
     optimizer: str = option("adamw", "optimiser", choices=("adamw", "sgd"))
     schedule: str = option("one-cycle", "learning-rate schedule", choices=("one-cycle", "cosine", "constant"))
     weight_decay: float = option(

@@ -383,9 +383,12 @@ class Run:
         if distributed.rank() == 0:
             state = {
                 "parts": {**{name: part.state_dict() for name, part in self._tracked.items()}, **own},
-                "state": self.state, "step": self.step, "window": values, "rng": random_states,
+                "state": self.state,
+                "step": self.step,
+                "window": values,
+                "rng": random_states,
                 "seconds": {"train": self.train_seconds, "total": self.tracker.seconds},
-            }  # fmt: skip
+            }
             if not self._best_saved:  # before the checkpoint that counts on it
                 self.checkpoints.save_best({"weights": self._best, "step": self.state["best_step"]})
                 self._best_saved = True

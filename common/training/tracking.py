@@ -137,9 +137,14 @@ class Progress:
         from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"),
-        )  # fmt: skip
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         self._bar = Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4)
         self._task = self._bar.add_task("", total=total, completed=done, epoch="–", rate="", text="")
         self._begin = (time.monotonic(), done)

@@ -37,7 +37,7 @@ def main(
     if strategy not in STRATEGIES:
         raise UserError(f"--strategy {strategy}: unknown.", nearest(strategy, STRATEGIES))
     declared = get(example)
-    options, said = arguments.parse(declared, example_arguments or [])
+    options, settings = arguments.parse(declared, example_arguments or [])
     for refused, hint in (
         ("seeds", "Give one --seed."),
         ("resume", "It goes before --."),
@@ -45,7 +45,7 @@ def main(
     ):
         if getattr(options, refused) != getattr(type(options), refused):
             raise UserError(f"--{refused} does not go behind --.", hint)
-    result = tune(Request(declared, options, said, limits, strategy, out, resume, quiet))
+    result = tune(Request(declared, options, settings, limits, strategy, out, resume, quiet))
     if json:
         command.print_json(result)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from common.config import Range
 from common.report.plots import ACCENT, GRID, INK, MUTED, SECOND, canvas
 from common.tune.space import Where
-from common.tune.study import Row
+from common.tune.study import TrialRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def history(rows: Sequence[Row], objective: str, goal: str) -> Figure:
+def history(rows: Sequence[TrialRow], objective: str, goal: str) -> Figure:
     """The score of every trial, and the best so far; hollow points are pruned trials at their last validation."""
     from matplotlib.ticker import MaxNLocator
 
@@ -28,9 +28,13 @@ def history(rows: Sequence[Row], objective: str, goal: str) -> Figure:
         ax.scatter([r.number for r in complete], [r.score for r in complete], s=18, color=SECOND, label="complete")
         if pruned:
             ax.scatter(
-                [r.number for r in pruned], [r.score for r in pruned], s=18, facecolors="none", edgecolors=SECOND,
+                [r.number for r in pruned],
+                [r.score for r in pruned],
+                s=18,
+                facecolors="none",
+                edgecolors=SECOND,
                 label="pruned",
-            )  # fmt: skip
+            )
         scores = sorted(float(r.score or 0) for r in complete)
         if len(scores) >= 4:  # one trial that went astray must not flatten the rest
             worse = scores[len(scores) // 4] if goal == "maximize" else scores[-1 - len(scores) // 4]
@@ -56,7 +60,7 @@ def importance(shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def parallel_coordinates(rows: Sequence[Row], ranges: Mapping[str, Where], objective: str, goal: str) -> Figure:
+def parallel_coordinates(rows: Sequence[TrialRow], ranges: Mapping[str, Where], objective: str, goal: str) -> Figure:
     """Every complete trial as a line through its settings to its score; the best quarter stands out."""
     complete = [row for row in rows if row.state == "complete"]
     order = sorted(complete, key=lambda row: float(row.score or 0), reverse=goal == "maximize")
@@ -69,13 +73,25 @@ def parallel_coordinates(rows: Sequence[Row], ranges: Mapping[str, Where], objec
             heights = [_height(row.values[name], ranges[name]) for name in ranges]
             heights.append(_share(float(row.score or 0), min(scores), max(scores)))
             chosen = row.number in good
-            ax.plot(places, heights, color=ACCENT if chosen else SECOND, alpha=0.9 if chosen else 0.35,
-                    linewidth=1.6 if chosen else 0.8)  # fmt: skip
+            ax.plot(
+                places,
+                heights,
+                color=ACCENT if chosen else SECOND,
+                alpha=0.9 if chosen else 0.35,
+                linewidth=1.6 if chosen else 0.8,
+            )
         for place, name in enumerate(names):
             ax.axvline(place, color=GRID, linewidth=1, zorder=0)
             for height, text in _ticks(ranges.get(name), scores):
-                ax.annotate(text, (place, height), xytext=(4, 0), textcoords="offset points", color=MUTED, fontsize=8,
-                            va="center")  # fmt: skip
+                ax.annotate(
+                    text,
+                    (place, height),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    color=MUTED,
+                    fontsize=8,
+                    va="center",
+                )
         ax.set_xticks(places, [name.replace("_", " ") for name in names])
         ax.set_yticks([])
         ax.set(xlim=(-0.05, len(names) - 0.6), ylim=(-0.06, 1.06))

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.example import Example
 from common.tune.space import Where, plain_ranges
-from common.tune.study import Row
+from common.tune.study import TrialRow
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Found:
     strategy: str
     fixed: Mapping[str, Any]
     ranges: Mapping[str, Where]
-    rows: Sequence[Row]
-    best: Row
-    defaults: Row | None
+    rows: Sequence[TrialRow]
+    best: TrialRow
+    defaults: TrialRow | None
     score: float
     metrics: Mapping[str, float]
     model: str
@@ -47,12 +47,17 @@ class Found:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         defaults = self.defaults and {
-            "values": self.defaults.values, "score": self.defaults.score,
+            "values": self.defaults.values,
+            "score": self.defaults.score,
             "metrics": self.defaults.notes.get("metrics", {}),
-        }  # fmt: skip
+        }
         return {
-            "example": self.example.name, "objective": self.example.objective, "goal": self.example.goal,
-            "strategy": self.strategy, "fixed": dict(self.fixed), "ranges": plain_ranges(self.ranges),
+            "example": self.example.name,
+            "objective": self.example.objective,
+            "goal": self.example.goal,
+            "strategy": self.strategy,
+            "fixed": dict(self.fixed),
+            "ranges": plain_ranges(self.ranges),
             "trials": {state: self.count(state) for state in ("complete", "pruned", "failed")},
             "rows": [
                 {"trial": row.number, "state": row.state, "score": row.score, "values": row.values} for row in self.rows
@@ -61,7 +66,7 @@ class Found:
             "best": {"trial": self.best.number, "values": self.best.values, "score": self.best.score},
             "final": {"model": self.model, "score": self.score, "metrics": dict(self.metrics)},
             "importance": dict(self.importance),
-        }  # fmt: skip
+        }
 
     def lines(self) -> list[str]:
         """The same for the terminal."""

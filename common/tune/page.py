@@ -11,7 +11,7 @@ from common.report import page as report
 from common.tune import figures
 from common.tune.found import Found, shown
 from common.tune.space import Where
-from common.tune.study import Row
+from common.tune.study import TrialRow
 
 
 def write(path: Path, found: Found) -> None:
@@ -51,15 +51,21 @@ def _trials(found: Found) -> report.Section:
     """Every trial, the best first; those without a final score at the end."""
     sign = -1 if found.example.goal == "maximize" else 1
 
-    def order(row: Row) -> tuple[bool, float, int]:
+    def order(row: TrialRow) -> tuple[bool, float, int]:
         complete = row.state == "complete" and row.score is not None
         return not complete, sign * (row.score or 0.0) if complete else 0.0, row.number
 
     cells = [
-        [row.number, row.score, *(shown(row.values.get(name)) for name in found.ranges),
-         row.notes.get("reason", row.state), len(row.scores), row.notes.get("seconds")]
+        [
+            row.number,
+            row.score,
+            *(shown(row.values.get(name)) for name in found.ranges),
+            row.notes.get("reason", row.state),
+            len(row.scores),
+            row.notes.get("seconds"),
+        ]
         for row in sorted(found.rows, key=order)
-    ]  # fmt: skip
+    ]
     columns = ["trial", found.example.objective, *found.ranges, "state", "validations", "seconds"]
     return report.table("Every trial", columns, cells, "Trial 0 has the default settings." if found.defaults else "")
 

@@ -105,5 +105,6 @@ def _look(study: Study, trial: Trial, training: Training, say: Callable[[str], N
 
 def described(values: dict[str, Any]) -> str:
     """Settings on one line, such as `lr 0.0123, dropout 0.2`."""
-    return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                     for name, value in values.items())  # fmt: skip
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )

@@ -47,8 +47,8 @@ class Space:
         return found
 
 
-def space_of(example: Example, options: Options, said: dict[str, Any]) -> Space:
-    """The ranges that the example's Config declares, less the settings that were said.
+def space_of(example: Example, options: Options, settings: dict[str, Any]) -> Space:
+    """The ranges that the example's Config declares, less the settings that were given.
 
     A range is widened to hold the default, so that the search starts from what it has to beat.
 
@@ -60,7 +60,7 @@ def space_of(example: Example, options: Options, said: dict[str, Any]) -> Space:
         raise UserError(
             f"{example.name} declares nothing to tune.", "Give its Config's options a range: tune=Range(…)."
         )
-    asked = asked_config(example, options, said)
+    asked = asked_config(example, options, settings)
     base = example.config.tiny() if options.tiny else example.config()
     config = base.with_values(asked).resolve()
     config.check()

@@ -28,7 +28,7 @@ JUDGES = 4  # complete trials that a median needs
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialRow:
     """One trial as it stands in the file.
 
     Attributes:
@@ -101,18 +101,22 @@ class Study:
         """How many trials are finished or being trained."""
         return sum(row.state != "waiting" for row in self.rows())
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TrialRow]:
         """All trials by number."""
         names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
         return [
-            Row(
-                trial.number, names.get(trial.state.name, "waiting"), dict(trial.params), trial.value,
-                [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)], dict(trial.user_attrs),
+            TrialRow(
+                trial.number,
+                names.get(trial.state.name, "waiting"),
+                dict(trial.params),
+                trial.value,
+                [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)],
+                dict(trial.user_attrs),
             )
             for trial in self._study.get_trials(deepcopy=False)
-        ]  # fmt: skip
+        ]
 
-    def best(self) -> Row | None:
+    def best(self) -> TrialRow | None:
         """The complete trial with the best score, of equal ones the first; None before any."""
         sign = 1 if self.goal == "maximize" else -1
         complete = [row for row in self.rows() if row.state == "complete"]

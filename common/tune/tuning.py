@@ -29,9 +29,13 @@ from common.tune.workers import Worker, train
 
 # What a run of an example imports late, and would again in every trial; the first of them for every optimiser.
 PRELOAD = [
-    "torch._dynamo", "common.command.execute", "torch.utils.tensorboard", "matplotlib.figure", "safetensors.torch",
+    "torch._dynamo",
+    "common.command.execute",
+    "torch.utils.tensorboard",
+    "matplotlib.figure",
+    "safetensors.torch",
     "sklearn.metrics",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,14 @@ class Request:
     """What is to be tuned.
 
     Attributes:
-        options, said: of the example, as its command line was read.
+        options, settings: of the example, as its command line was read.
         strategy: one of `study.STRATEGIES`.
         resume: go on with the newest search of the example under `out`.
     """
 
     example: Example
     options: Options
-    said: dict[str, Any]
+    settings: dict[str, Any]
     limits: Limits
     strategy: str = "tpe"
     out: str = "runs"
@@ -64,7 +68,7 @@ def tune(request: Request) -> dict[str, Any]:
         UserError: a mistake in the request, or no trial that worked.
     """
     example = request.example
-    space = space_of(example, request.options, request.said)
+    space = space_of(example, request.options, request.settings)
     optuna_or_error()
     folder = _folder(request)
     say = _silence if request.quiet else command.say
@@ -95,9 +99,9 @@ def tune(request: Request) -> dict[str, Any]:
 def open_study(request: Request, space: Space, folder: Path) -> Study:
     """The study of a request, new or to be continued."""
     example = request.example
-    asked = {"tiny": request.options.tiny, "config": request.options.config, **request.said}
+    asked = {"tiny": request.options.tiny, "config": request.options.config, **request.settings}
     made_with = {"example": example.name, "objective": example.objective, "arguments": asked}
-    seed = int(request.said.get("seed", 0))
+    seed = int(request.settings.get("seed", 0))
     return Study(folder, space, made_with, goal=example.goal, strategy=request.strategy, seed=seed)
 
 
@@ -178,9 +182,11 @@ def _training(request: Request, folder: Path, values: dict[str, Any], workers: i
     example = request.example
     options = replace(request.options, out=str(folder), resume="latest", json=False, quiet=False)
     worker = Worker(
-        train, (example.name, options, {**request.said, **values}, workers), folder / "log.txt",
+        train,
+        (example.name, options, {**request.settings, **values}, workers),
+        folder / "log.txt",
         [example.config.__module__, *PRELOAD],
-    )  # fmt: skip
+    )
     return ExampleTraining(example, folder, worker)
 
 
@@ -198,11 +204,20 @@ def _refit(request: Request, folder: Path, number: int, values: dict[str, Any]) 
 def _found(request: Request, space: Space, study: Study, final: Final) -> Found:
     rows = study.rows()
     return Found(
-        example=request.example, strategy=request.strategy, fixed=request.said, ranges=space.ranges, rows=rows,
-        best=rows[final.trial], defaults=rows[0], score=final.score, metrics=final.metrics, model=str(final.run),
+        example=request.example,
+        strategy=request.strategy,
+        fixed=request.settings,
+        ranges=space.ranges,
+        rows=rows,
+        best=rows[final.trial],
+        defaults=rows[0],
+        score=final.score,
+        metrics=final.metrics,
+        model=str(final.run),
         note="the model is of one more training with the settings, seed and splits of the best trial; its test score "
-        "was looked at once", importance=study.importance(),
-    )  # fmt: skip
+        "was looked at once",
+        importance=study.importance(),
+    )
 
 
 def _folder(request: Request) -> Path:

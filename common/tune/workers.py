@@ -68,7 +68,7 @@ class Worker:
         return UserError(f"{last.rstrip('.')}.", f"All of it is in {self.log}.")
 
 
-def train(example: str, options: Options, said: dict[str, Any], workers: int) -> None:
+def train(example: str, options: Options, settings: dict[str, Any], workers: int) -> None:
     """What a worker does for a trial: the example, as its command line would run it.
 
     Args:
@@ -77,7 +77,7 @@ def train(example: str, options: Options, said: dict[str, Any], workers: int) ->
     """
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(device.set_threads(workers)))
-    execute(declared_in(example), options, said)
+    execute(declared_in(example), options, settings)
 
 
 def _context(preload: list[str]) -> Any:

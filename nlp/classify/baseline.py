@@ -78,9 +78,12 @@ def compared(metrics: Metrics, logits: Tensor, targets: Tensor, baseline: Baseli
     """The metrics with `tfidf_accuracy` and the paired difference to it, `gain_over_tfidf` with its 95 % interval."""
     gain, low, high = paired_difference(logits.argmax(1) == targets, baseline.correct)
     values = {
-        **metrics.values, "tfidf_accuracy": baseline.accuracy, "gain_over_tfidf": gain, "gain_over_tfidf_low": low,
+        **metrics.values,
+        "tfidf_accuracy": baseline.accuracy,
+        "gain_over_tfidf": gain,
+        "gain_over_tfidf_low": low,
         "gain_over_tfidf_high": high,
-    }  # fmt: skip
+    }
     return Metrics(metrics.headline, values, metrics.notes, metrics.details)
 
 

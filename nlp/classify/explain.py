@@ -57,9 +57,14 @@ def telling_tokens(
 
 
 def mistakes(
-    model: nn.Module, tokenizer: Tokenizer, inputs: TokenInput, test: Texts, logits: Tensor, classes: Sequence[str],
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    inputs: TokenInput,
+    test: Texts,
+    logits: Tensor,
+    classes: Sequence[str],
     count: int = 12,
-) -> report.Section:  # fmt: skip
+) -> report.Section:
     """The test texts that the model got wrong with the most confidence, their telling tokens marked."""
     confidence, predicted = torch.softmax(logits.double(), dim=1).max(dim=1)
     wrong = (predicted != test.targets).nonzero().flatten()

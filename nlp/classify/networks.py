@@ -35,9 +35,16 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, family: str, size: str, vocabulary: int, classes: int, *, ngrams: NGrams | None = None,
-        dropout: float = 0.5, word_dropout: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        family: str,
+        size: str,
+        vocabulary: int,
+        classes: int,
+        *,
+        ngrams: NGrams | None = None,
+        dropout: float = 0.5,
+        word_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         width = WIDTHS[size]
         self.word_dropout = word_dropout
@@ -46,8 +53,11 @@ class Classifier(nn.Module):
         with torch.no_grad():
             self.embedding.weight[PAD] = 0
         encoder: type[MeanPool | TextCNN | AttentiveLSTM | Transformer] = {
-            "bag": MeanPool, "cnn": TextCNN, "lstm": AttentiveLSTM, "transformer": Transformer,
-        }[family]  # type: ignore[assignment]  # fmt: skip
+            "bag": MeanPool,
+            "cnn": TextCNN,
+            "lstm": AttentiveLSTM,
+            "transformer": Transformer,
+        }[family]  # type: ignore[assignment]
         self.encoder = encoder(width, LAYERS[size], dropout)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.encoder.features, classes)

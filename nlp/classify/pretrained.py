@@ -72,34 +72,39 @@ def load(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     where = find(name)
-    fast, network = _said_clearly(
+    tokenizer, network = _said_clearly(
         name,
         lambda: (
             AutoTokenizer.from_pretrained(where, trust_remote_code=False),
             AutoModelForSequenceClassification.from_pretrained(
-                where, config=_config(where, num_labels=classes), ignore_mismatched_sizes=True, dtype=torch.float32,
+                where,
+                config=_config(where, num_labels=classes),
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
                 trust_remote_code=False,
             ),
         ),
-    )  # fmt: skip
-    if not getattr(fast, "is_fast", False):
+    )
+    if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"--model hf:{name} has no fast tokenizer.", "Choose a model with a tokenizer.json.")
-    if fast.pad_token_id is None:  # as GPT-2's
-        fast.pad_token = fast.eos_token
-    network.config.pad_token_id = fast.pad_token_id
+    if tokenizer.pad_token_id is None:  # as GPT-2's
+        tokenizer.pad_token = tokenizer.eos_token
+    network.config.pad_token_id = tokenizer.pad_token_id
     longest = getattr(network.config, "max_position_embeddings", None) or max_length
     inputs = TokenInput(
         max_length=min(max_length, longest),
-        pad=fast.pad_token_id,
-        blank=next(i for i in (fast.mask_token_id, fast.unk_token_id, fast.pad_token_id) if i is not None),
+        pad=tokenizer.pad_token_id,
+        blank=next(
+            i for i in (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id) if i is not None
+        ),
     )
     with tempfile.TemporaryDirectory() as folder:
-        fast.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         network.config.save_pretrained(folder)
         files = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()}
     if lora:
         network = with_adapters(network)
-    return Pretrained(network, inputs.pad), _prepared(fast.backend_tokenizer, inputs), inputs, files
+    return Pretrained(network, inputs.pad), _prepared(tokenizer.backend_tokenizer, inputs), inputs, files
 
 
 def _config(where: str, **options: Any) -> Any:

@@ -85,9 +85,14 @@ class QNetwork(nn.Module):
         trunk: list[nn.Module] = []
         if self.pixels:
             trunk += [
-                nn.Conv2d(shape[0], 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(),
-                nn.Conv2d(64, 64, 3, 1), nn.ReLU(), nn.Flatten(),
-            ]  # fmt: skip
+                nn.Conv2d(shape[0], 32, 8, 4),
+                nn.ReLU(),
+                nn.Conv2d(32, 64, 4, 2),
+                nn.ReLU(),
+                nn.Conv2d(64, 64, 3, 1),
+                nn.ReLU(),
+                nn.Flatten(),
+            ]
             width, trunk_widths = 64 * 7 * 7, hidden[:-1]
         else:
             width, trunk_widths = shape[0], hidden[:-1]

@@ -264,9 +264,14 @@ class Replay:
         total = self.rows * self.n
         following = (indices + self._flat(self.span, indices) * self.n) % total
         return Batch(
-            self._observations(indices), self._flat(self.actions, indices), self._flat(self.returns, indices),
-            self._observations(following), self._flat(self.discounts, indices), weights, indices,
-        )  # fmt: skip
+            self._observations(indices),
+            self._flat(self.actions, indices),
+            self._flat(self.returns, indices),
+            self._observations(following),
+            self._flat(self.discounts, indices),
+            weights,
+            indices,
+        )
 
     def _flat(self, ring: Tensor, indices: Tensor) -> Tensor:
         return ring.flatten(0, 1).index_select(0, indices)

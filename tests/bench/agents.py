@@ -16,51 +16,11 @@ from tests.bench.tools import SEEDS, bench, missing, run
 from tests.results import Figure, Row, mean_of
 
 # Both with CleanRL's settings of dqn.py, over 60,000 steps.
-<<<<<<< HEAD
-SAME = [
-    "--steps",
-    "60000",
-    "--buffer",
-    "10000",
-    "--learning-starts",
-    "10000",
-    "--batch-size",
-    "128",
-    "--lr",
-    "2.5e-4",
-    "--train-every",
-    "10",
-    "--updates",
-    "1",
-    "--target-every",
-    "50",
-    "--tau",
-    "1",
-    "--hidden",
-    "120,84",
-    "--n-step",
-    "1",
-    "--no-double",
-    "--exploration",
-    "0.5",
-    "--epsilon-end",
-    "0.05",
-    "--validate-every",
-    "60000",
-    "--validations",
-    "1",
-    "--episodes",
-    "1",
-    "--checkpoint-every",
-    "60000",
-]
-=======
 SAME = (
     "--steps 60000 --buffer 10000 --learning-starts 10000 --batch-size 128 --lr 2.5e-4 --train-every 10 --updates 1 "
     "--target-every 50 --tau 1 --hidden 120,84 --n-step 1 --no-double --exploration 0.5 --epsilon-end 0.05 "
     "--validate-every 60000 --validations 1 --episodes 1 --checkpoint-every 60000"
 )
->>>>>>> results
 
 
 ROUNDS = 6  # of ours and CleanRL's in turns

@@ -29,11 +29,13 @@ B0 = (
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"stages": ((1, 8, 1, 1, 3), (3, 16, 1, 2, 3), (3, 24, 1, 2, 3), (3, 32, 1, 2, 3)), "first": 8, "last": 96},
     "small": {
-        "stages": ((1, 16, 1, 1, 3), (3, 24, 1, 2, 3), (4, 40, 2, 2, 3), (4, 80, 2, 2, 5)), "first": 16, "last": 320
+        "stages": ((1, 16, 1, 1, 3), (3, 24, 1, 2, 3), (4, 40, 2, 2, 3), (4, 80, 2, 2, 5)),
+        "first": 16,
+        "last": 320,
     },
     "base": {"stages": B0, "first": 32, "last": 1280, "dropout": 0.2},
     "large": {"stages": B0, "first": 32, "last": 1280, "width": 1.1, "depth": 1.2, "dropout": 0.3},
-}  # fmt: skip
+}
 
 
 class EfficientNet(nn.Module):

@@ -168,20 +168,39 @@ def _from_hub(name: str, known: Classic, places: Sequence[Path]) -> dict[str, Te
 
 CLASSIC = {
     "ag-news": Classic(
-        ("train.csv", "test.csv"), ("ag-news", "ag_news", "ag_news_csv"), _ag_news,
-        "fancyzhx/ag_news", ("text", "label"), NEWS, "AG's news topics (Zhang et al. 2015, arXiv 1509.01626)",
+        ("train.csv", "test.csv"),
+        ("ag-news", "ag_news", "ag_news_csv"),
+        _ag_news,
+        "fancyzhx/ag_news",
+        ("text", "label"),
+        NEWS,
+        "AG's news topics (Zhang et al. 2015, arXiv 1509.01626)",
     ),
     "sst2": Classic(
-        ("train.tsv", "dev.tsv"), ("sst2", "SST2", "SST-2"), _sst2,
-        "stanfordnlp/sst2", ("sentence", "label"), SENTIMENT, "Stanford Sentiment Treebank (Socher et al. 2013)",
+        ("train.tsv", "dev.tsv"),
+        ("sst2", "SST2", "SST-2"),
+        _sst2,
+        "stanfordnlp/sst2",
+        ("sentence", "label"),
+        SENTIMENT,
+        "Stanford Sentiment Treebank (Socher et al. 2013)",
     ),
     "rotten-tomatoes": Classic(
-        ("rt-polarity.pos", "rt-polarity.neg"), ("rotten-tomatoes", "rt-polaritydata", "rt-polarity"),
-        _rotten_tomatoes, "cornell-movie-review-data/rotten_tomatoes", ("text", "label"), SENTIMENT,
+        ("rt-polarity.pos", "rt-polarity.neg"),
+        ("rotten-tomatoes", "rt-polaritydata", "rt-polarity"),
+        _rotten_tomatoes,
+        "cornell-movie-review-data/rotten_tomatoes",
+        ("text", "label"),
+        SENTIMENT,
         "sentences of film reviews (Pang and Lee 2005)",
     ),
     "imdb": Classic(
-        ("train", "test"), ("imdb", "aclImdb"), _imdb,
-        "stanfordnlp/imdb", ("text", "label"), SENTIMENT, "film reviews (Maas et al. 2011)",
+        ("train", "test"),
+        ("imdb", "aclImdb"),
+        _imdb,
+        "stanfordnlp/imdb",
+        ("text", "label"),
+        SENTIMENT,
+        "film reviews (Maas et al. 2011)",
     ),
-}  # fmt: skip
+}

@@ -73,9 +73,15 @@ class TextData:
 
 
 def split(
-    texts: Texts, classes: list[str], source: str, *, seed: int, limit: int | None, test: float = TEST,
+    texts: Texts,
+    classes: list[str],
+    source: str,
+    *,
+    seed: int,
+    limit: int | None,
+    test: float = TEST,
     valid: float = VALID,
-) -> TextData:  # fmt: skip
+) -> TextData:
     """Three splits, stratified and drawn by `seed`, with near-duplicates together in one of them.
 
     Args:

@@ -22,18 +22,34 @@ class Machine:
 
 
 MACHINES = {
-    "ml.m5.large": Machine(0.115), "ml.m5.xlarge": Machine(0.23), "ml.m5.2xlarge": Machine(0.461),
-    "ml.m5.4xlarge": Machine(0.922), "ml.m5.12xlarge": Machine(2.765), "ml.m5.24xlarge": Machine(5.53),
-    "ml.c5.large": Machine(0.102), "ml.c5.xlarge": Machine(0.204), "ml.c5.2xlarge": Machine(0.408),
-    "ml.c5.4xlarge": Machine(0.816), "ml.c5.9xlarge": Machine(1.836),
-    "ml.g4dn.xlarge": Machine(0.736, 1), "ml.g4dn.2xlarge": Machine(0.94, 1),
-    "ml.g5.xlarge": Machine(1.408, 1), "ml.g5.2xlarge": Machine(1.515, 1), "ml.g5.4xlarge": Machine(2.03, 1),
-    "ml.g5.12xlarge": Machine(7.09, 4), "ml.g5.48xlarge": Machine(20.36, 8),
-    "ml.g6.xlarge": Machine(1.127, 1), "ml.g6.2xlarge": Machine(1.222, 1), "ml.g6.4xlarge": Machine(1.654, 1),
-    "ml.g6.12xlarge": Machine(5.752, 4), "ml.g6.24xlarge": Machine(8.344, 4), "ml.g6.48xlarge": Machine(16.688, 8),
+    "ml.m5.large": Machine(0.115),
+    "ml.m5.xlarge": Machine(0.23),
+    "ml.m5.2xlarge": Machine(0.461),
+    "ml.m5.4xlarge": Machine(0.922),
+    "ml.m5.12xlarge": Machine(2.765),
+    "ml.m5.24xlarge": Machine(5.53),
+    "ml.c5.large": Machine(0.102),
+    "ml.c5.xlarge": Machine(0.204),
+    "ml.c5.2xlarge": Machine(0.408),
+    "ml.c5.4xlarge": Machine(0.816),
+    "ml.c5.9xlarge": Machine(1.836),
+    "ml.g4dn.xlarge": Machine(0.736, 1),
+    "ml.g4dn.2xlarge": Machine(0.94, 1),
+    "ml.g5.xlarge": Machine(1.408, 1),
+    "ml.g5.2xlarge": Machine(1.515, 1),
+    "ml.g5.4xlarge": Machine(2.03, 1),
+    "ml.g5.12xlarge": Machine(7.09, 4),
+    "ml.g5.48xlarge": Machine(20.36, 8),
+    "ml.g6.xlarge": Machine(1.127, 1),
+    "ml.g6.2xlarge": Machine(1.222, 1),
+    "ml.g6.4xlarge": Machine(1.654, 1),
+    "ml.g6.12xlarge": Machine(5.752, 4),
+    "ml.g6.24xlarge": Machine(8.344, 4),
+    "ml.g6.48xlarge": Machine(16.688, 8),
     "ml.p3.2xlarge": Machine(3.825, 1),
-    "ml.p4d.24xlarge": Machine(25.251, 8), "ml.p5.48xlarge": Machine(63.296, 8),
-}  # fmt: skip
+    "ml.p4d.24xlarge": Machine(25.251, 8),
+    "ml.p5.48xlarge": Machine(63.296, 8),
+}
 
 
 def has_gpu(instance_type: str) -> bool:

@@ -229,25 +229,36 @@ class Host:
         """What `resourceconfig.json` says."""
         hosts = [f"algo-{number + 1}" for number in range(self.count)]
         return {
-            "current_host": hosts[self.rank], "current_instance_type": instance_type, "current_group_name": "group",
-            "hosts": hosts, "network_interface_name": "lo",
+            "current_host": hosts[self.rank],
+            "current_instance_type": instance_type,
+            "current_group_name": "group",
+            "hosts": hosts,
+            "network_interface_name": "lo",
             "instance_groups": [{"instance_group_name": "group", "instance_type": instance_type, "hosts": hosts}],
-        }  # fmt: skip
+        }
 
 
 def write_config(tree: Tree, hyperparameters: Mapping[str, str], channels: Sequence[str], resources: Any) -> None:
     """Writes the three files of `input/config`, as the service does."""
     kind = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
-    files = {"hyperparameters": hyperparameters, "inputdataconfig": dict.fromkeys(channels, kind),
-             "resourceconfig": resources}  # fmt: skip
+    files = {
+        "hyperparameters": hyperparameters,
+        "inputdataconfig": dict.fromkeys(channels, kind),
+        "resourceconfig": resources,
+    }
     for name, content in files.items():
         write_json(tree.input / "config" / f"{name}.json", content)
 
 
 def environment(
-    tree: Tree, hyperparameters: Mapping[str, str], channels: Sequence[str], host: Host, instance_type: str,
-    job_name: str, dialect: str,
-) -> dict[str, str]:  # fmt: skip
+    tree: Tree,
+    hyperparameters: Mapping[str, str],
+    channels: Sequence[str],
+    host: Host,
+    instance_type: str,
+    job_name: str,
+    dialect: str,
+) -> dict[str, str]:
     """The variables that a dialect sets for the script.
 
     Args:
@@ -260,22 +271,34 @@ def environment(
     all_channels = [*channels, *(("code", "sm_drivers") if v3 else ())]
     kind = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
     common: dict[str, Any] = {
-        "MODEL_DIR": str(tree.model), "INPUT_DIR": str(tree.input), "INPUT_CONFIG_DIR": str(tree.input / "config"),
-        "OUTPUT_DIR": str(tree.output), "OUTPUT_DATA_DIR": str(tree.output / "data"), "LOG_LEVEL": 20,
-        "CURRENT_HOST": resources["current_host"], "CURRENT_INSTANCE_TYPE": instance_type,
-        "HOSTS": resources["hosts"], "NETWORK_INTERFACE_NAME": resources["network_interface_name"],
-        "NUM_CPUS": os.cpu_count(), "NUM_GPUS": host.gpus, "NUM_NEURONS": 0, "CHANNELS": all_channels,
-        "RESOURCE_CONFIG": resources, "INPUT_DATA_CONFIG": dict.fromkeys(all_channels, kind),
+        "MODEL_DIR": str(tree.model),
+        "INPUT_DIR": str(tree.input),
+        "INPUT_CONFIG_DIR": str(tree.input / "config"),
+        "OUTPUT_DIR": str(tree.output),
+        "OUTPUT_DATA_DIR": str(tree.output / "data"),
+        "LOG_LEVEL": 20,
+        "CURRENT_HOST": resources["current_host"],
+        "CURRENT_INSTANCE_TYPE": instance_type,
+        "HOSTS": resources["hosts"],
+        "NETWORK_INTERFACE_NAME": resources["network_interface_name"],
+        "NUM_CPUS": os.cpu_count(),
+        "NUM_GPUS": host.gpus,
+        "NUM_NEURONS": 0,
+        "CHANNELS": all_channels,
+        "RESOURCE_CONFIG": resources,
+        "INPUT_DATA_CONFIG": dict.fromkeys(all_channels, kind),
         "HPS": values,
-    }  # fmt: skip
+    }
     common |= {f"CHANNEL_{name.upper()}": str(tree.channel(name)) for name in all_channels}
     common |= {f"HP_{name.upper()}": value for name, value in values.items()}
     common |= _v3(tree, host) if v3 else _classic(tree, hyperparameters)
     folders = {name: str(tree.channel(name)) for name in all_channels}
     common["TRAINING_ENV"] = {
-        "channel_input_dirs": folders, "hyperparameters": values, "job_name": job_name,
+        "channel_input_dirs": folders,
+        "hyperparameters": values,
+        "job_name": job_name,
         **{key: common[key.upper()] for key in _IN_TRAINING_ENV},
-    }  # fmt: skip
+    }
     text = _v3_text if v3 else _classic_variable
     result = {f"SM_{name}": text(value) for name, value in common.items()} | {"TRAINING_JOB_NAME": job_name}
     return result if v3 else result | {"PYTHONPATH": str(tree.code)}
@@ -289,21 +312,30 @@ def _v3(tree: Tree, host: Host) -> dict[str, Any]:
     """What only container_drivers/scripts/environment.py sets."""
     drivers = tree.channel("sm_drivers")
     return {
-        "INPUT_DATA_DIR": str(tree.input / "data"), "OUTPUT_FAILURE": str(tree.output / "failure"),
-        "MASTER_ADDR": "algo-1", "MASTER_PORT": 7777, "SOURCE_DIR": str(tree.code), "ENTRY_SCRIPT": ENTRY,
+        "INPUT_DATA_DIR": str(tree.input / "data"),
+        "OUTPUT_FAILURE": str(tree.output / "failure"),
+        "MASTER_ADDR": "algo-1",
+        "MASTER_PORT": 7777,
+        "SOURCE_DIR": str(tree.code),
+        "ENTRY_SCRIPT": ENTRY,
         "DISTRIBUTED_DRIVER_DIR": str(drivers / "distributed_drivers"),
         "DISTRIBUTED_CONFIG": {"process_count_per_node": host.processes},
-        "HOST_COUNT": host.count, "CURRENT_HOST_RANK": host.rank,
-    }  # fmt: skip
+        "HOST_COUNT": host.count,
+        "CURRENT_HOST_RANK": host.rank,
+    }
 
 
 def _classic(tree: Tree, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
     """What only sagemaker_training/environment.py sets."""
     return {
-        "USER_ENTRY_POINT": ENTRY, "MODULE_NAME": ENTRY.removesuffix(".py"), "MODULE_DIR": str(tree.code),
-        "FRAMEWORK_MODULE": "", "FRAMEWORK_PARAMS": {}, "USER_ARGS": arguments(hyperparameters, "classic"),
+        "USER_ENTRY_POINT": ENTRY,
+        "MODULE_NAME": ENTRY.removesuffix(".py"),
+        "MODULE_DIR": str(tree.code),
+        "FRAMEWORK_MODULE": "",
+        "FRAMEWORK_PARAMS": {},
+        "USER_ARGS": arguments(hyperparameters, "classic"),
         "OUTPUT_INTERMEDIATE_DIR": str(tree.output / "intermediate"),
-    }  # fmt: skip
+    }
 
 
 def _classic_variable(value: Any) -> str:

@@ -50,8 +50,8 @@ def train(arguments: Sequence[str], default: str = "") -> int:
         hyperparameters = contract.from_arguments(arguments) or json.loads(os.environ.get("SM_HPS", "{}"))
         example = get(str(hyperparameters.pop("example", default)))
         options = _options(hyperparameters, _checkpoints(tree))
-        said = contract.fill(contract.settings(hyperparameters, example.config), channels(), example.config)
-        result = execute(example, options, said)
+        settings = contract.fill(contract.settings(hyperparameters, example.config), channels(), example.config)
+        result = execute(example, options, settings)
         if distributed.rank() == 0:
             run = Path(result["run"])
             _copy(run / "model", ("*",), Path(os.environ.get("SM_MODEL_DIR", tree.model)))

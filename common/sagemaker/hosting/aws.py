@@ -15,7 +15,7 @@ from common.config import option
 from common.errors import UserError, nearest
 from common.sagemaker.account import watch
 from common.sagemaker.account.session import tags as tags_of
-from common.sagemaker.hosting.models import Model, create_model, explain_refusals
+from common.sagemaker.hosting.models import TrainedModel, create_model, explain_refusals
 from common.sagemaker.training.job import job_name
 
 VARIANT = "AllTraffic"  # the one production variant of an endpoint
@@ -85,9 +85,14 @@ class Deployment:
 
 
 def plan(
-    endpoint: str, model: Model, uri: str, image: str, role: str, hosting: Hosting,
+    endpoint: str,
+    model: TrainedModel,
+    uri: str,
+    image: str,
+    role: str,
+    hosting: Hosting,
     environment: dict[str, str] | None = None,
-) -> Deployment:  # fmt: skip
+) -> Deployment:
     """The requests for a model on an endpoint.
 
     Args:
@@ -95,7 +100,7 @@ def plan(
         uri: the model.tar.gz in S3.
         image: that holds the server, built from sagemaker/Dockerfile.
         role: ARN of the role that the endpoint runs under.
-        environment: of its container, as `Model.trust` says it.
+        environment: of its container, as `TrainedModel.trust` says it.
     """
     unique, tags = job_name(endpoint), tags_of(model.example)
     variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": unique}
@@ -115,8 +120,9 @@ def _scaling(endpoint: str, hosting: Hosting) -> dict[str, dict[str, Any]]:
     tracking = {
         "TargetValue": float(hosting.invocations),
         "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
-        "ScaleOutCooldown": 60, "ScaleInCooldown": 300,  # seconds: quick to help, slow to let go
-    }  # fmt: skip
+        "ScaleOutCooldown": 60,
+        "ScaleInCooldown": 300,  # seconds: quick to help, slow to let go
+    }
     limits = {"MinCapacity": hosting.instances, "MaxCapacity": hosting.max_instances}
     policy = {"PolicyName": f"{endpoint}-invocations", "PolicyType": "TargetTrackingScaling"}
     return {

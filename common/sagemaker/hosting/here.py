@@ -16,7 +16,7 @@ from common.command.exits import say
 from common.config import read_json
 from common.errors import UserError, nearest
 from common.files import write_json
-from common.sagemaker.hosting.models import Model
+from common.sagemaker.hosting.models import TrainedModel
 from common.sagemaker.hosting.server import Client, Server
 from common.sagemaker.training.job import NAME
 
@@ -36,7 +36,7 @@ class Endpoint:
         UserError: the name is taken or not allowed, nothing is there to be replaced, or the model can't be served.
     """
 
-    def __init__(self, name: str, model: Model, out: str = "runs", replace: bool = False) -> None:
+    def __init__(self, name: str, model: TrainedModel, out: str = "runs", replace: bool = False) -> None:
         check_name(name)
         if replace:
             find(name, out)

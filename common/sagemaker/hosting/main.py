@@ -53,7 +53,7 @@ def _put(source: str, name: str | None, settings: Hosting, where: Where, replace
         endpoint.serve()
 
 
-def _put_on_aws(name: str, model: models.Model, settings: Hosting, where: Where, replace: bool) -> None:
+def _put_on_aws(name: str, model: models.TrainedModel, settings: Hosting, where: Where, replace: bool) -> None:
     image = models.required_image(where.image)
     environment = model.trust()
     account = session(where)

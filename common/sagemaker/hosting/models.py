@@ -22,7 +22,7 @@ ARCHIVE = "model.tar.gz"
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """A trained model: a folder or an archive on this machine, or an archive in S3.
 
     Attributes:
@@ -86,7 +86,7 @@ class Model:
             return account.upload(archive, *parts)
 
 
-def find(source: str, out: str = "runs") -> Model:
+def find(source: str, out: str = "runs") -> TrainedModel:
     """The model that a run's folder, a model.tar.gz, a job under OUT/sagemaker or an S3 URI means.
 
     Raises:
@@ -96,14 +96,16 @@ def find(source: str, out: str = "runs") -> Model:
         if not source.endswith(".tar.gz"):
             raise UserError(f"{source} is no model.tar.gz.", f"Give s3://BUCKET/…/{ARCHIVE}.")
         folders = [part for part in split_uri(source)[1].split("/")[:-1] if part != "output"]
-        return Model(folders[-1] if folders else "model", uri=source)  # of a training job: …/JOB/output/model.tar.gz
+        return TrainedModel(
+            folders[-1] if folders else "model", uri=source
+        )  # of a training job: …/JOB/output/model.tar.gz
     job = Path(out) / "sagemaker" / source
     for path in (Path(source), job):
         archive = path / ARCHIVE if path.is_dir() else path
         if archive.is_file():
-            return Model(_example_in(archive), archive=archive)
+            return TrainedModel(_example_in(archive), archive=archive)
         if path.is_dir():
-            return Model(artifact.load(path).example, folder=path)
+            return TrainedModel(artifact.load(path).example, folder=path)
     raise UserError(
         f"There is no model {source}.",
         f"Give a run's folder, a model.tar.gz, a job under {job.parent}, or s3://BUCKET/…/{ARCHIVE}.",
@@ -140,7 +142,7 @@ def create_model(
     """The request CreateModel.
 
     Args:
-        environment: of its container, as `Model.trust` says it.
+        environment: of its container, as `TrainedModel.trust` says it.
     """
     container: dict[str, Any] = {"Image": image, "ModelDataUrl": uri}
     container |= {"Environment": environment} if environment else {}

@@ -23,7 +23,7 @@ STARTUP = 240.0  # seconds that a model may take to load; SageMaker gives it thi
 TIMEOUT = 60.0  # seconds that a request may take, as on a SageMaker endpoint
 
 
-class Answer(NamedTuple):
+class ServerAnswer(NamedTuple):
     """What the server said.
 
     Args:
@@ -60,7 +60,7 @@ class Client:
         except (OSError, http.client.HTTPException):
             return False
 
-    def invoke(self, body: bytes, content_type: str, accept: str) -> Answer:
+    def invoke(self, body: bytes, content_type: str, accept: str) -> ServerAnswer:
         """POST /invocations.
 
         Raises:
@@ -79,7 +79,7 @@ class Client:
         except TimeoutError as error:
             raise UserError(f"The server gave no answer within {self._timeout:.0f} seconds.") from error
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> ServerAnswer:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = http.client.HTTPConnection(
@@ -88,7 +88,7 @@ class Client:
         try:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            return Answer(response.status, response.headers.get("Content-Type", ""), response.read())
+            return ServerAnswer(response.status, response.headers.get("Content-Type", ""), response.read())
         except (OSError, http.client.HTTPException):
             connection.close()  # it opens again with the next request
             raise
@@ -121,10 +121,14 @@ class Server:
         self.port = free_port()
         self.client = Client(self.port, timeout)
         self.environment = {
-            **os.environ, "SM_MODEL_DIR": str(model.resolve()),
-            "SAGEMAKER_BIND_TO_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(self.port),
-            "PYTHONPATH": str(SERVE.parents[1]), "PYTHONUNBUFFERED": "1", **(environment or {}),
-        }  # fmt: skip
+            **os.environ,
+            "SM_MODEL_DIR": str(model.resolve()),
+            "SAGEMAKER_BIND_TO_HOST": "127.0.0.1",
+            "SAGEMAKER_BIND_TO_PORT": str(self.port),
+            "PYTHONPATH": str(SERVE.parents[1]),
+            "PYTHONUNBUFFERED": "1",
+            **(environment or {}),
+        }
 
     def __enter__(self) -> Server:
         self._close = contextlib.ExitStack()
@@ -133,9 +137,13 @@ class Server:
         output = self._close.enter_context(self._log.open("ab"))
         self._begin = output.tell()  # the log may hold what earlier servers said
         self._process = subprocess.Popen(
-            [sys.executable, str(SERVE)], env=self.environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,  # Ctrl-C is ours: we stop it in order
-        )  # fmt: skip
+            [sys.executable, str(SERVE)],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is ours: we stop it in order
+        )
         try:
             self._wait_until_healthy()
         except BaseException:

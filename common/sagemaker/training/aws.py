@@ -125,7 +125,8 @@ def model_trainer(job: TrainingJob, sdk: Any, account: Account, source: Path) ->
         source_code=source_code(source),
         distributed=distributed(place),
         compute=Compute(
-            instance_type=place.instance_type, instance_count=place.instance_count,
+            instance_type=place.instance_type,
+            instance_count=place.instance_count,
             enable_managed_spot_training=place.spot,
         ),
         stopping_condition=StoppingCondition(max_runtime_in_seconds=place.max_run, max_wait_time_in_seconds=wait),
@@ -134,7 +135,7 @@ def model_trainer(job: TrainingJob, sdk: Any, account: Account, source: Path) ->
         environment=dict(ENVIRONMENT),
         hyperparameters=strings(job),
         tags=[Tag(key=tag["Key"], value=tag["Value"]) for tag in tags(job.example)],
-    )  # fmt: skip
+    )
     return trainer.with_metric_definitions(sdk_metrics(job))
 
 

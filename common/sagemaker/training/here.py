@@ -116,9 +116,14 @@ def train(job: TrainingJob, spare: Spare | None = None) -> Outcome | None:
 def describe(job: TrainingJob) -> dict[str, Any]:
     """What identifies a job, as plain values: hyperparameters as they are sent."""
     return {
-        "job": job.name, "example": job.example, "hyperparameters": strings(job), "channels": job.channels,
-        "dialect": job.place.dialect, "instance_count": job.place.instance_count, "processes": processes(job),
-    }  # fmt: skip
+        "job": job.name,
+        "example": job.example,
+        "hyperparameters": strings(job),
+        "channels": job.channels,
+        "dialect": job.place.dialect,
+        "instance_count": job.place.instance_count,
+        "processes": processes(job),
+    }
 
 
 def strings(job: TrainingJob) -> dict[str, str]:
@@ -202,8 +207,15 @@ def _prepare(
         said |= {CHECKPOINTS: str(checkpoints), "PYTHONPATH": os.pathsep.join(paths), **UNBUFFERED}
         start = [sys.executable]
         if count * len(trees) > 1:
-            start += ["-m", "torch.distributed.run", f"--nnodes={len(trees)}", f"--nproc_per_node={count}",
-                      "--master_addr=127.0.0.1", f"--master_port={port}", f"--node_rank={rank}"]  # fmt: skip
+            start += [
+                "-m",
+                "torch.distributed.run",
+                f"--nnodes={len(trees)}",
+                f"--nproc_per_node={count}",
+                "--master_addr=127.0.0.1",
+                f"--master_port={port}",
+                f"--node_rank={rank}",
+            ]
         commands.append((start + words, tree.code, _outside() | said))
     return commands
 

@@ -34,11 +34,13 @@ class Where:
 
     execution_mode: str = option("fast-local", f"where to run: {', '.join(MODES)}", group=_GROUP)
     role: str | None = option(None, "IAM role (aws)", group=_GROUP, unset="$SAGEMAKER_ROLE_ARN")
-    bucket: str | None = option(None, "S3 bucket for all that is sent and made (aws)", group=_GROUP,
-                                unset="the account's")  # fmt: skip
+    bucket: str | None = option(
+        None, "S3 bucket for all that is sent and made (aws)", group=_GROUP, unset="the account's"
+    )
     region: str | None = option(None, "AWS region", group=_GROUP, unset="that of your AWS settings")
-    image: str | None = option(None, "container image; to serve, the one with our server", group=_GROUP,
-                               unset="AWS's, to train")  # fmt: skip
+    image: str | None = option(
+        None, "container image; to serve, the one with our server", group=_GROUP, unset="AWS's, to train"
+    )
     dry_run: bool = option(False, "show what would be done, and do nothing", group=_GROUP)
     out: str = option("runs", "folder for results; a job's are in sagemaker/JOB", group=_GROUP)
 
@@ -122,11 +124,11 @@ def training_job(example: str, words: Sequence[str], place: Place) -> TrainingJo
     return job_of(chosen, *arguments.parse(chosen, words), place)
 
 
-def job_of(example: Example, options: Options, said: dict[str, Any], place: Place) -> TrainingJob:
+def job_of(example: Example, options: Options, settings: dict[str, Any], place: Place) -> TrainingJob:
     """The same from a command line that is parsed already.
 
     Args:
-        said: settings by field name.
+        settings: given as flags, by field name.
     """
     from common.command.execute import asked_config  # here: it loads torch, as the example has done by now
 
@@ -142,7 +144,7 @@ def job_of(example: Example, options: Options, said: dict[str, Any], place: Plac
     if options.track:
         hint = "Its metrics.jsonl and TensorBoard files come back with the results."
         raise UserError("--track does not go with --execution-mode.", hint)
-    values = asked_config(example, options, said)
+    values = asked_config(example, options, settings)
     base = example.config.tiny() if options.tiny else example.config()
     base.with_values(values).resolve().check()
     values, channels = shipped(values, example.config, place.data)
@@ -151,7 +153,7 @@ def job_of(example: Example, options: Options, said: dict[str, Any], place: Plac
         if len(encode(value)) > LONGEST_VALUE:
             raise UserError(f"{flag(key)} is too long: SageMaker takes {LONGEST_VALUE} characters.")
     return TrainingJob(
-        name, example.name, tuple(arguments.words(options, said)), hyperparameters, channels, place, options.quiet
+        name, example.name, tuple(arguments.words(options, settings)), hyperparameters, channels, place, options.quiet
     )
 
 
@@ -163,7 +165,7 @@ def shipped(
     Args:
         values: settings by field name.
         config: of the example; it knows which settings may name a path.
-        data: what the launcher's own `--data` said: the example's data_dir, or its data as `folder:PATH`.
+        data: what the launcher's own `--data` says: the example's data_dir, or its data as `folder:PATH`.
 
     Returns:
         the settings with `{CHANNEL}` for a path, and the channels.

@@ -28,10 +28,14 @@ _OWN = ("data", "out")  # an example has flags of its own by these names
 def main(default: str, words: Sequence[str] | None = None) -> NoReturn:
     """The command line of run_training.py: runs the job and exits."""
     script(
-        "python sagemaker/run_training.py", default, words, _run, "Trains an example as a SageMaker job.",
-        own("json", bool, typer.Option("--json", help="print the outcome as one JSON object"), False),
-        own("quiet", bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors"), False),
-    )  # fmt: skip
+        "python sagemaker/run_training.py",
+        default,
+        words,
+        _run,
+        "Trains an example as a SageMaker job.",
+        script_option("json", bool, typer.Option("--json", help="print the outcome as one JSON object"), False),
+        script_option("quiet", bool, typer.Option("--quiet", "-q", help="say nothing on stderr but errors"), False),
+    )
 
 
 def _run(example: str, words: Sequence[str], place: Place, json: bool, quiet: bool) -> int:
@@ -56,19 +60,19 @@ def script(
         default: the example where none is named.
         words: None for those of this process.
         action: is called with the example, its arguments, the Place, and the own options by name.
-        options: made by `own`.
+        options: made by `script_option`.
         leave_out: fields of Place that are no options there.
     """
     given = list(sys.argv[1:] if words is None else words)
     split = given.index("--") if "--" in given else len(given)
     before, of_example = arguments.with_dashes(given[:split]), given[split + 1 :]
 
-    def run(example: str, **said: Any) -> Any:
-        mine = {option.name: said.pop(option.name) for option in options}
-        place = Place(**{field: value for field, value in said.items() if value is not None})
+    def run(example: str, **settings: Any) -> Any:
+        mine = {option.name: settings.pop(option.name) for option in options}
+        place = Place(**{field: value for field, value in settings.items() if value is not None})
         return action(example, of_example, place, **mine)
 
-    chosen = own("example", str, typer.Argument(help="one of: python -m common"), default)
+    chosen = script_option("example", str, typer.Argument(help="one of: python -m common"), default)
     run.__signature__ = inspect.Signature([chosen, *options, *arguments.parameters(Place, leave_out)])  # type: ignore[attr-defined]
     run.__doc__ = f"{help} What follows -- goes to the example."
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -76,7 +80,7 @@ def script(
     exit_with(lambda: typer.main.get_command(app).main(before, prog_name=name, standalone_mode=False))
 
 
-def own(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
+def script_option(name: str, kind: type, option: Any, default: Any) -> inspect.Parameter:
     """An option of a script, beside those of the place."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
@@ -86,10 +90,10 @@ def parameters() -> list[inspect.Parameter]:
     return arguments.parameters(Place, leave_out=_OWN)
 
 
-def taken_place(options: Options, said: dict[str, Any]) -> Place | None:
+def taken_place(options: Options, settings: dict[str, Any]) -> Place | None:
     """The place that a command line names, taken out of what was said; None where training is to happen here."""
     fields = [f.name for f in dataclasses.fields(Place) if f.name not in _OWN]
-    given = {name: said.pop(name) for name in fields if name in said}
+    given = {name: settings.pop(name) for name in fields if name in settings}
     if given and "execution_mode" not in given:
         raise UserError(
             f"{flag(next(iter(given)))} belongs to a job.", "Say --execution-mode fast-local, local or aws."
@@ -97,9 +101,9 @@ def taken_place(options: Options, said: dict[str, Any]) -> Place | None:
     return Place(**given, out=options.out) if given else None
 
 
-def launch_parsed(example: Example, options: Options, said: dict[str, Any], place: Place) -> int:
+def launch_parsed(example: Example, options: Options, settings: dict[str, Any], place: Place) -> int:
     """Starts the job that a parsed command line describes; returns the exit code."""
-    return launch(job_of(example, options, said, place), json=options.json)
+    return launch(job_of(example, options, settings, place), json=options.json)
 
 
 def launch(job: TrainingJob, *, json: bool = False, spare: Spare | None = None) -> int:

@@ -133,8 +133,12 @@ def _die_with_parent() -> None:
 
 
 LISTENED_TO: dict[str, Any] = {  # how Popen starts a process whose output we read and whose end is ours
-    "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT,
-    "text": True, "encoding": "utf-8", "errors": "replace",
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.STDOUT,
+    "text": True,
+    "encoding": "utf-8",
+    "errors": "replace",
     "start_new_session": True,  # Ctrl-C reaches it once, through us
     "preexec_fn": _die_with_parent,
-}  # fmt: skip
+}

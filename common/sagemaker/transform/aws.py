@@ -12,14 +12,14 @@ from common.errors import UserError
 from common.sagemaker.account import watch
 from common.sagemaker.account.dry_run import show
 from common.sagemaker.account.session import PROJECT, Account, tags
-from common.sagemaker.hosting.models import ARCHIVE, Model, create_model, explain_refusals, list_uris, split_uri
+from common.sagemaker.hosting.models import ARCHIVE, TrainedModel, create_model, explain_refusals, list_uris, split_uri
 from common.sagemaker.transform.files import LINE, ROWS, File
-from common.sagemaker.transform.here import Job, Result, join, layout_of, parse_answers, write_tables
+from common.sagemaker.transform.here import Result, TransformJob, join, layout_of, parse_answers, write_tables
 
 POLL = 15.0  # seconds between two looks at a job
 
 
-def create_transform_job(job: Job, uri: str, target: str) -> dict[str, Any]:
+def create_transform_job(job: TransformJob, uri: str, target: str) -> dict[str, Any]:
     """The request CreateTransformJob; its model has the job's name.
 
     Args:
@@ -29,17 +29,19 @@ def create_transform_job(job: Job, uri: str, target: str) -> dict[str, Any]:
     form, settings = job.form, job.settings
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri}}
     request: dict[str, Any] = {
-        "TransformJobName": job.name, "ModelName": job.name,
-        "MaxConcurrentTransforms": settings.concurrent, "MaxPayloadInMB": settings.max_payload,
+        "TransformJobName": job.name,
+        "ModelName": job.name,
+        "MaxConcurrentTransforms": settings.concurrent,
+        "MaxPayloadInMB": settings.max_payload,
         "TransformInput": {"DataSource": source, "ContentType": form.content_type, "SplitType": form.split},
         "TransformOutput": {"S3OutputPath": target, "Accept": ROWS, "AssembleWith": "Line"},
         "TransformResources": {"InstanceType": settings.instance_type, "InstanceCount": settings.instances},
         "Tags": tags(job.model.example),
-    }  # fmt: skip
+    }
     return request | ({"BatchStrategy": settings.strategy} if form.split == LINE else {})
 
 
-def run_on_aws(account: Account, job: Job, image: str) -> Result | None:
+def run_on_aws(account: Account, job: TransformJob, image: str) -> Result | None:
     """Runs a job on SageMaker and joins its answers to their inputs; None in a dry run.
 
     Args:
@@ -68,7 +70,7 @@ def run_on_aws(account: Account, job: Job, image: str) -> Result | None:
         return _collect(account, job, target, state)
 
 
-def _upload(account: Account, job: Job) -> str:
+def _upload(account: Account, job: TransformJob) -> str:
     parts = (PROJECT, "batch", job.name, "input")
     with tempfile.TemporaryDirectory() as temporary:  # the job's files and no others, such as hidden ones
         for file in job.files:
@@ -93,7 +95,7 @@ def _wait(sagemaker: Any, name: str) -> dict[str, Any]:
         raise
 
 
-def _collect(account: Account, job: Job, target: str, state: dict[str, Any]) -> Result:
+def _collect(account: Account, job: TransformJob, target: str, state: dict[str, Any]) -> Result:
     """Downloads the answers and joins them; a file without a KEY.out has SageMaker's reason as its error."""
     outputs = {uri.removeprefix(f"{target}/"): uri for uri in list_uris(account.boto, f"{target}/")}
     reason = state.get("FailureReason") or state["TransformJobStatus"]
@@ -132,7 +134,7 @@ def find_output(key: str, outputs: Sequence[str]) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _download_inputs(account: Account, job: Job, folder: Path) -> list[File]:
+def _download_inputs(account: Account, job: TransformJob, folder: Path) -> list[File]:
     """The objects of an input in S3; those that were cut into lines are fetched, since rows repeat their line."""
     base = job.source if job.source.endswith("/") else job.source.rpartition("/")[0] + "/"
     files = [
@@ -149,11 +151,11 @@ def list_inputs(account: Account, prefix: str) -> list[str]:
     return [uri for uri in list_uris(account.boto, prefix) if not uri.endswith("/")]
 
 
-def _local(account: Account, model: Model, folder: Path) -> Model:
+def _local(account: Account, model: TrainedModel, folder: Path) -> TrainedModel:
     if model.uri is None:
         return model
     _download(account, model.uri, folder / ARCHIVE)
-    return Model(model.example, archive=folder / ARCHIVE)
+    return TrainedModel(model.example, archive=folder / ARCHIVE)
 
 
 def _download(account: Account, uri: str, path: Path) -> None:

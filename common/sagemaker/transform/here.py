@@ -25,8 +25,8 @@ from common.config import option
 from common.errors import UserError
 from common.files import write_whole
 from common.predict.rows import Layout, RowWriter
-from common.sagemaker.hosting.models import Model
-from common.sagemaker.hosting.server import Answer, Client, Server
+from common.sagemaker.hosting.models import TrainedModel
+from common.sagemaker.hosting.server import Client, Server, ServerAnswer
 from common.sagemaker.transform.files import LINE, MEGABYTE, ROWS, File, Format, Piece, pieces
 
 OK, BUSY = 200, 503
@@ -37,7 +37,7 @@ _GROUP = "Batch transform"
 
 
 @dataclass(frozen=True)
-class Settings:
+class TransformSettings:
     """How a job sends its requests, and on what it runs."""
 
     single_record: bool = option(False, "a request for each line, not for as many as fit", group=_GROUP)
@@ -62,14 +62,15 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """What batch transform tells the container about itself."""
         return {
-            "SAGEMAKER_BATCH": "true", "SAGEMAKER_BATCH_STRATEGY": self.strategy,
+            "SAGEMAKER_BATCH": "true",
+            "SAGEMAKER_BATCH_STRATEGY": self.strategy,
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(self.max_payload),
             "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": str(self.concurrent),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
-class Job:
+class TransformJob:
     """A batch transform, checked and ready to start.
 
     Attributes:
@@ -81,11 +82,11 @@ class Job:
     """
 
     name: str
-    model: Model
+    model: TrainedModel
     source: str
     files: Sequence[File]
     form: Format
-    settings: Settings
+    settings: TransformSettings
     folder: Path
 
 
@@ -116,7 +117,7 @@ class Reply(NamedTuple):
     body: bytes | None
 
 
-def send_all(client: Client, job: Job) -> Iterator[list[dict[str, Any]]]:
+def send_all(client: Client, job: TransformJob) -> Iterator[list[dict[str, Any]]]:
     """Sends files to a server as batch transform does, and writes KEY.out for each that succeeds as a whole.
 
     Yields:
@@ -145,7 +146,7 @@ def _send(client: Client, form: Format, piece: Piece) -> Reply:
     return Reply(_one_by_one(client, form, _records(body) if form.split == LINE else [body], answer), None)
 
 
-def _one_by_one(client: Client, form: Format, records: list[bytes], refusal: Answer) -> list[dict[str, Any]]:
+def _one_by_one(client: Client, form: Format, records: list[bytes], refusal: ServerAnswer) -> list[dict[str, Any]]:
     """An answer or an error for each record of a request that was refused, found by halving it."""
     if len(records) == 1:
         return [{"error": refusal.reason}]
@@ -157,7 +158,7 @@ def _one_by_one(client: Client, form: Format, records: list[bytes], refusal: Ans
     return found
 
 
-def _invoke(client: Client, form: Format, body: bytes) -> Answer:
+def _invoke(client: Client, form: Format, body: bytes) -> ServerAnswer:
     answer = client.invoke(body, form.content_type, ROWS)
     for attempt in range(1, RETRIES + 1):
         if answer.status != BUSY:
@@ -219,7 +220,7 @@ def write_tables(folder: Path, layout: Layout, batches: Iterable[list[dict[str, 
     return Result(folder, count, failures)
 
 
-def run_here(job: Job) -> Result:
+def run_here(job: TransformJob) -> Result:
     """Runs a job on this machine, by the server that the container runs; its log is beside the tables."""
     with tempfile.TemporaryDirectory() as temporary:
         saved = job.model.unpack(Path(temporary))

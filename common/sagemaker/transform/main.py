@@ -14,7 +14,7 @@ from common.sagemaker.training.job import Where, job_name
 from common.sagemaker.transform import aws as transform_jobs
 from common.sagemaker.transform import here as transform
 from common.sagemaker.transform.files import FORMATS, LINE, NONE, Format, find_files, format_of
-from common.sagemaker.transform.here import Job, Result, Settings
+from common.sagemaker.transform.here import Result, TransformJob, TransformSettings
 from common.training.folders import check_writable
 
 FAILED = 1  # exit code: some inputs have an error in place of an answer
@@ -22,7 +22,12 @@ SHOWN = 5  # failures on the screen; the tables have them all
 
 
 def run(
-    source: str, data: str, content_type: str | None, split_lines: bool | None, settings: Settings, where: Where
+    source: str,
+    data: str,
+    content_type: str | None,
+    split_lines: bool | None,
+    settings: TransformSettings,
+    where: Where,
 ) -> int:
     """Predicts everything under `data`; returns the exit code.
 
@@ -45,7 +50,7 @@ def run(
     in_s3 = data.startswith("s3://")
     files = [] if in_s3 else find_files(data)
     form = _format([data] if in_s3 else [file.name for file in files], content_type, split_lines)
-    job = Job(name, model, data if in_s3 else "", files, form, settings, folder)
+    job = TransformJob(name, model, data if in_s3 else "", files, form, settings, folder)
     if where.mode == "fast-local":
         return _show(transform.run_here(job))
     image = models.required_image(where.image)
@@ -75,7 +80,7 @@ def _show(result: Result) -> int:
     return FAILED if result.failures else 0
 
 
-def _cost(settings: Settings) -> str:
+def _cost(settings: TransformSettings) -> str:
     hourly = prices.cost(settings.instance_type, settings.instances, 3600)
     if hourly is None:
         return f"cost       no price known for {settings.instance_type}; see {prices.PRICE_PAGE}"

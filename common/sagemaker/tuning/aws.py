@@ -28,7 +28,7 @@ from common.sagemaker.training.job import TrainingJob, metric_definitions, train
 from common.sagemaker.tuning.plan import Tuning
 from common.tune.found import Found
 from common.tune.space import Where, fitted
-from common.tune.study import Row
+from common.tune.study import TrialRow
 
 USUAL_EPOCHS = 30  # where they are chosen by data that only the jobs have
 SECONDS = 15.0  # between two questions to AWS
@@ -60,18 +60,26 @@ def tune(plan: Tuning) -> Found | None:
     pick = max if plan.example.goal == "maximize" else min
     best = pick(complete, key=lambda row: float(row.score or 0))
     return Found(
-        example=plan.example, strategy=plan.strategy, fixed=plan.said, ranges=plan.space.ranges, rows=rows, best=best,
-        defaults=None, score=float(best.score or 0), metrics={},
+        example=plan.example,
+        strategy=plan.strategy,
+        fixed=plan.settings,
+        ranges=plan.space.ranges,
+        rows=rows,
+        best=best,
+        defaults=None,
+        score=float(best.score or 0),
+        metrics={},
         model=account.uri(str(best.notes["job"]), "output", "model.tar.gz"),
-        note=f"the model is that of the training job {best.notes['job']}", importance={},
-    )  # fmt: skip
+        note=f"the model is that of the training job {best.notes['job']}",
+        importance={},
+    )
 
 
 def create(plan: Tuning, account: Account, client: Any) -> None:
     """Uploads source and local data and sends the request; in a dry run both are only shown."""
     from botocore.exceptions import ClientError
 
-    words = arguments.words(plan.options, plan.said)
+    words = arguments.words(plan.options, plan.settings)
     job = training_job(plan.example.name, words, dataclasses.replace(plan.place, job_name=plan.name))
     with tempfile.TemporaryDirectory(prefix="source-") as folder:
         staged = stage(job.example, Path(folder) / "code")
@@ -127,23 +135,28 @@ def _definition(
     limits = {"MaxRuntimeInSeconds": place.max_run}
     definition: dict[str, Any] = {
         "StaticHyperParameters": {
-            **strings(job), "sagemaker_program": contract.ENTRY, "sagemaker_submit_directory": source,
+            **strings(job),
+            "sagemaker_program": contract.ENTRY,
+            "sagemaker_submit_directory": source,
             "sagemaker_region": account.region,
         },
         "AlgorithmSpecification": {
             "TrainingImage": place.image or image_uri(place.instance_type, account.region),
-            "TrainingInputMode": "File", "MetricDefinitions": metric_definitions(plan.example),
+            "TrainingInputMode": "File",
+            "MetricDefinitions": metric_definitions(plan.example),
         },
         "RoleArn": account.role,
         "OutputDataConfig": {"S3OutputPath": account.uri()},
         "ResourceConfig": {
-            "InstanceType": place.instance_type, "InstanceCount": place.instance_count, "VolumeSizeInGB": DISK,
+            "InstanceType": place.instance_type,
+            "InstanceCount": place.instance_count,
+            "VolumeSizeInGB": DISK,
         },
         "StoppingCondition": limits,
         "EnableManagedSpotTraining": place.spot,
         "CheckpointConfig": {"S3Uri": account.uri(plan.name, "checkpoints"), "LocalPath": CHECKPOINTS},
         "Environment": {TRIAL: "1", "PYTHONUNBUFFERED": "1"},
-    }  # fmt: skip
+    }
     if place.spot:
         limits["MaxWaitTimeInSeconds"] = place.max_run * SPOT_PATIENCE
     if channels:
@@ -174,7 +187,7 @@ def _range(where: Where, integer: bool) -> tuple[str, dict[str, Any]]:
 def validations(plan: Tuning) -> int:
     """How often a training validates: the resource that Hyperband deals out."""
     base = plan.example.config.tiny() if plan.options.tiny else plan.example.config()
-    resolved = base.with_values(asked_config(plan.example, plan.options, plan.said)).resolve()
+    resolved = base.with_values(asked_config(plan.example, plan.options, plan.settings)).resolve()
     config = fitted(plan.example, resolved).to_dict()
     if "epochs" in config:
         return int(config["epochs"] or USUAL_EPOCHS)
@@ -195,8 +208,10 @@ def follow(client: Any, name: str, seconds: float = SECONDS) -> dict[str, Any]:
             seconds,
         )
     except KeyboardInterrupt:
-        say(f"{name} runs on. See its results: the same command with --job-name {name}; end it: "
-            f"python sagemaker/jobs.py stop {name}")  # fmt: skip
+        say(
+            f"{name} runs on. See its results: the same command with --job-name {name}; end it: "
+            f"python sagemaker/jobs.py stop {name}"
+        )
         raise Interrupted(2) from None
 
 
@@ -210,7 +225,7 @@ def progress_line(description: dict[str, Any]) -> str:
     return " · ".join([part for part in parts if part] + ([f"best {best['Value']:.6g}"] if best else []))
 
 
-def trials(client: Any, plan: Tuning) -> list[Row]:
+def trials(client: Any, plan: Tuning) -> list[TrialRow]:
     """The trainings of a tuning job in the order in which they began."""
     summaries: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
@@ -224,7 +239,7 @@ def trials(client: Any, plan: Tuning) -> list[Row]:
         more = {"NextToken": answer["NextToken"]}
 
 
-def _row(number: int, summary: dict[str, Any], plan: Tuning) -> Row:
+def _row(number: int, summary: dict[str, Any], plan: Tuning) -> TrialRow:
     final = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
     notes: dict[str, Any] = {"job": summary["TrainingJobName"]}
     if summary.get("FailureReason"):
@@ -236,7 +251,7 @@ def _row(number: int, summary: dict[str, Any], plan: Tuning) -> Row:
         where = plan.space.ranges.get(name)
         values[name] = _value(text.strip('"'), where, name in plan.space.integers)
     state = STATES.get(summary["TrainingJobStatus"], "running")
-    return Row(number, state, values, final["Value"] if final else None, [], notes)
+    return TrialRow(number, state, values, final["Value"] if final else None, [], notes)
 
 
 def _value(text: str, where: Where | None, integer: bool) -> Any:

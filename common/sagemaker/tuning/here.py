@@ -34,14 +34,20 @@ def tune(plan: Tuning) -> Found | None:
     optuna_or_error()
     check_writable(plan.folder)
     made_with = {
-        "example": plan.example.name, "objective": plan.example.objective, "data": plan.place.data,
-        "arguments": {"tiny": plan.options.tiny, "config": plan.options.config, **plan.said},
-    }  # fmt: skip
+        "example": plan.example.name,
+        "objective": plan.example.objective,
+        "data": plan.place.data,
+        "arguments": {"tiny": plan.options.tiny, "config": plan.options.config, **plan.settings},
+    }
     with signals_as_interrupts(), alone(plan.folder):
         study = Study(
-            plan.folder, plan.space, made_with, goal=plan.example.goal, strategy=STRATEGIES[plan.strategy],
+            plan.folder,
+            plan.space,
+            made_with,
+            goal=plan.example.goal,
+            strategy=STRATEGIES[plan.strategy],
             seed=plan.seed,
-        )  # fmt: skip
+        )
         say(f"tuning     {plan.name}: {plan.jobs} jobs, {plan.parallel} at a time")
         try:
             search(study, lambda trial: JobTraining.begin(plan, trial), Limits(plan.jobs, workers=plan.parallel), say)
@@ -52,10 +58,19 @@ def tune(plan: Tuning) -> Found | None:
     if best is None or best.score is None:
         raise UserError(f"None of the jobs was completed in {plan.folder}.", first_reason(study))
     return Found(
-        example=plan.example, strategy=plan.strategy, fixed=plan.said, ranges=plan.space.ranges, rows=rows, best=best,
-        defaults=rows[0], score=best.score, metrics=best.notes["metrics"], model=str(best.notes["model"]),
-        note="the model is that of the best training job; its test score played no part", importance=study.importance(),
-    )  # fmt: skip
+        example=plan.example,
+        strategy=plan.strategy,
+        fixed=plan.settings,
+        ranges=plan.space.ranges,
+        rows=rows,
+        best=best,
+        defaults=rows[0],
+        score=best.score,
+        metrics=best.notes["metrics"],
+        model=str(best.notes["model"]),
+        note="the model is that of the best training job; its test score played no part",
+        importance=study.importance(),
+    )
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ class JobTraining:
         """Starts the job of a trial, or goes on with it."""
         name = f"{plan.name}-{trial.number:03}"
         place = dataclasses.replace(plan.place, job_name=name)
-        words = arguments.words(plan.options, {**plan.said, **trial.values})
+        words = arguments.words(plan.options, {**plan.settings, **trial.values})
         log = plan.folder / "launches" / f"{name}.txt"
         worker = Worker(_train, (plan.example.name, words, place), log, ["common.sagemaker.training.here", "torch"])
         definitions = {d["Name"]: d["Regex"] for d in metric_definitions(plan.example)}

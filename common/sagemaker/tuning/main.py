@@ -21,15 +21,19 @@ from common.tune import page
 def main(default: str, words: Sequence[str] | None = None) -> NoReturn:
     """The command line of tune.py: tunes and exits."""
     strategies = ", ".join(STRATEGIES)
-    own = launch.own
+    script_option = launch.script_option
     launch.script(
-        "python sagemaker/tune.py", default, words, _run, "Tunes an example over the ranges of its Config.",
-        own("jobs", int, typer.Option(help="training jobs in all"), 20),
-        own("parallel", int, typer.Option(help="training jobs at the same time"), 1),
-        own("strategy", str, typer.Option(help=f"how settings are proposed: {strategies}"), "bayesian"),
-        own("json", bool, typer.Option("--json", help="print the result as one JSON object"), False),
+        "python sagemaker/tune.py",
+        default,
+        words,
+        _run,
+        "Tunes an example over the ranges of its Config.",
+        script_option("jobs", int, typer.Option(help="training jobs in all"), 20),
+        script_option("parallel", int, typer.Option(help="training jobs at the same time"), 1),
+        script_option("strategy", str, typer.Option(help=f"how settings are proposed: {strategies}"), "bayesian"),
+        script_option("json", bool, typer.Option("--json", help="print the result as one JSON object"), False),
         leave_out=("dialect",),
-    )  # fmt: skip
+    )
 
 
 def _run(example: str, words: Sequence[str], place: Place, json: bool, **asked: Any) -> None:

@@ -27,7 +27,7 @@ class Tuning:
 
     Attributes:
         name: of the tuning job.
-        options, said: of the example, as its command line was read.
+        options, settings: of the example, as its command line was read.
         jobs: trainings in all, `parallel` of them at the same time.
         place: of each training.
     """
@@ -35,7 +35,7 @@ class Tuning:
     name: str
     example: Example
     options: Options
-    said: dict[str, Any]
+    settings: dict[str, Any]
     space: Space
     strategy: str
     jobs: int
@@ -49,7 +49,7 @@ class Tuning:
 
     @property
     def seed(self) -> int:
-        return int(self.said.get("seed", 0))
+        return int(self.settings.get("seed", 0))
 
 
 def tuning(
@@ -77,15 +77,15 @@ def tuning(
     place = dataclasses.replace(place, dialect="classic")
     check_fields(place)
     chosen = get(example)
-    options, said = arguments.parse(chosen, of_example)
+    options, settings = arguments.parse(chosen, of_example)
     for refused in ("seeds", "resume"):
         if getattr(options, refused):
             raise UserError(f"--{refused} does not go with tuning.", "Give --job-name NAME again to continue.")
     name = place.job_name or job_name(example, LONGEST_NAME)
     if len(name) > LONGEST_NAME:
         raise UserError(f"--job-name {name}: tuning jobs have names of up to {LONGEST_NAME} characters.")
-    space = space_of(chosen, options, said)
-    return Tuning(name, chosen, options, said, space, strategy, jobs, min(parallel, jobs), place)
+    space = space_of(chosen, options, settings)
+    return Tuning(name, chosen, options, settings, space, strategy, jobs, min(parallel, jobs), place)
 
 
 def describe(plan: Tuning) -> str:
@@ -93,5 +93,14 @@ def describe(plan: Tuning) -> str:
     from common.tune.space import plain_ranges
 
     facts = {"tuning_job": plan.name, "example": plan.example.name, "objective": plan.example.objective}
-    return json.dumps(facts | {"goal": plan.example.goal, "jobs": plan.jobs, "parallel": plan.parallel,
-                                "ranges": plain_ranges(plan.space.ranges), "fixed": plan.said}, indent=2)  # fmt: skip
+    return json.dumps(
+        facts
+        | {
+            "goal": plan.example.goal,
+            "jobs": plan.jobs,
+            "parallel": plan.parallel,
+            "ranges": plain_ranges(plan.space.ranges),
+            "fixed": plan.settings,
+        },
+        indent=2,
+    )
