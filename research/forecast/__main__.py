@@ -31,7 +31,7 @@ from common.training.fit import FitConfig, fit, mean_figures, predict_all
 from common.training.run import Run
 from research.forecast import baselines, models, page, scores
 from research.forecast.models import Deployed, pinball
-from research.forecast.series import SOURCES, Series, SeriesData, cut, load_series
+from research.forecast.series import NAMED, SOURCES, Series, SeriesData, cut, load_series
 
 # --- config ------------------------------------------------------------------------------------------------
 
@@ -42,6 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "patchtst": {"batch_size": 32, "lr": 3e-3},
     "lstm": {"batch_size": 32, "lr": 1e-2},
 }
+EPOCHS = {"el-nino": 20, "co2": 7, "sunspots": 60, "synthetic": 40}  # of the series that have a name
 LARGE = 2000  # training windows, from which the line alone is trained by default, and with few epochs
 FEWEST_EPOCHS, FEWEST_STEPS = 3, 240
 
@@ -51,9 +52,9 @@ class ForecastConfig(FitConfig):
     """Everything that decides the result of one training."""
 
     data: str = option("el-nino", "series", group="Data", choices=SOURCES, common=True)
-    time: str | None = option(None, "column of the times, of a file", group="Data", unset="found", common=True)
+    time: str | None = option(None, "column of the times, of a file", group="Data", unset="found")
     columns: str | None = option(
-        None, "columns of a file that are forecast, separated by commas", group="Data", unset="all", common=True
+        None, "columns of a file that are forecast, separated by commas", group="Data", unset="all"
     )
     lookback: int = option(
         None, "rows of history that are looked at", group="Data", at_least=2, at_most=100_000, unset="by data set",
@@ -79,8 +80,17 @@ class ForecastConfig(FitConfig):
     def tiny(cls) -> ForecastConfig:
         return cls(data="synthetic", model="patchtst", width=8, layers=1, epochs=4)
 
+    def resolve(self) -> ForecastConfig:
+        """Fills what was left open for a series that has a name; of a file `fitted` does."""
+        if self.data not in NAMED:
+            return self
+        season, lookback, horizon = NAMED[self.data]
+        usual = {"season": season, "lookback": lookback, "horizon": horizon, "model": "patchtst"}
+        named = self.filled({**usual, "epochs": EPOCHS[self.data]})
+        return named.filled(RECIPES[named.model])
+
     def fitted(self, series: Series) -> ForecastConfig:
-        """Fills what is still open by what the series is."""
+        """Fills what is still open by what the rows of a file are."""
         filled = self.filled({"lookback": series.lookback, "horizon": series.horizon, "season": series.season})
         windows = series.borders[0] - filled.lookback - filled.horizon + 1
         filled = filled.filled({"model": "nlinear" if windows > LARGE else "patchtst"})
@@ -145,7 +155,7 @@ def train(config: ForecastConfig, run: Run) -> Metrics:
     )
 
     stretch = models.conformal(predict_all(network, checks), valid.targets)
-    deployed = Deployed(network, data.mean, data.std, stretch).to(run.device)
+    deployed = Deployed(network, *(part.to(run.device) for part in (data.mean, data.std, stretch)))
     found = test(config, deployed, data, run.device)
     run.sections += page.sections(config.model, found, data)
     answer = Curve(data.inputs.names, config.horizon)

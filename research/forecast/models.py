@@ -166,7 +166,7 @@ class Deployed(nn.Module):
     Args:
         core: takes standardised windows.
         mean, std: of the columns over the training rows, [C].
-        stretch: by what each band is wider on either side of the median, the widest first, [C, Q // 2].
+        stretch: by what each quantile is further from the median than the core says, [C, Q]; None for as it says.
     """
 
     def __init__(self, core: nn.Module, mean: Tensor, std: Tensor, stretch: Tensor | None = None) -> None:
@@ -175,21 +175,21 @@ class Deployed(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         self.stretch: Tensor
-        self.register_buffer("mean", mean[:, None].clone())
-        self.register_buffer("std", std[:, None].clone())
-        self.register_buffer("stretch", torch.ones(len(mean), MIDDLE) if stretch is None else stretch)
+        stretch = torch.ones(len(mean), len(LEVELS)) if stretch is None else stretch
+        self.register_buffer("mean", mean[:, None, None].clone())  # [C, 1, 1]
+        self.register_buffer("std", std[:, None, None].clone())
+        self.register_buffer("stretch", stretch[:, None].clone())  # [C, 1, Q]
 
     def forward(self, x: Tensor) -> Tensor:
-        quantiles = self.core((x - self.mean) / self.std)  # [B, C, H, Q]
+        quantiles = self.core(((x.unsqueeze(-1) - self.mean) / self.std).squeeze(-1))  # [B, C, H, Q]
         middle = quantiles[..., MIDDLE : MIDDLE + 1]
-        factors = torch.cat([self.stretch, torch.ones_like(self.stretch[:, :1]), self.stretch.flip(1)], dim=1)  # [C, Q]
-        quantiles = middle + (quantiles - middle) * factors.unsqueeze(1)
-        ordered = quantiles.sort(-1).values  # each was trained for its own level, and may cross its neighbour
-        return ordered * self.std.unsqueeze(-1) + self.mean.unsqueeze(-1)
+        # Each quantile was trained for its own level, and may cross its neighbour.
+        ordered = (middle + (quantiles - middle) * self.stretch).sort(-1).values
+        return ordered * self.std + self.mean
 
 
 def conformal(quantiles: Tensor, targets: Tensor) -> Tensor:
-    """By what each band must be stretched to cover its share of a validation split, [C, Q // 2], the widest first.
+    """By what each band must be stretched to cover its share of a validation split: a factor for each quantile, [C, Q].
 
     Conformalised quantile regression (Romano et al. 2019, arXiv 1905.03222) with the distance from the median, in
     half-widths of the band, as its score. It promises coverage where validation and test are exchangeable, which
@@ -208,4 +208,4 @@ def conformal(quantiles: Tensor, targets: Tensor) -> Tensor:
         share = LEVELS[-1 - number] - LEVELS[number]
         count = scores.shape[1]
         found.append(scores[:, min(count - 1, math.ceil(share * (count + 1)) - 1)])
-    return torch.stack(found, dim=1)
+    return torch.stack([*found, torch.ones_like(found[0]), *reversed(found)], dim=1)

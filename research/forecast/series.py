@@ -16,9 +16,11 @@ from common.machine.device import mix_seed
 from research.forecast.elnino import TABLE
 
 SOURCES = ("el-nino", "co2", "sunspots", "synthetic", "ett:FILE", "csv:FILE")
+# Season, rows that are looked back at and rows that are forecast, of the series that have a name.
+NAMED = {"el-nino": (12, 36, 12), "co2": (52, 104, 26), "sunspots": (11, 33, 11), "synthetic": (8, 24, 8)}
 SPLIT = (0.6, 0.2)  # of the rows for training and for validation; the rest is the test
 MONTH = 30 * 24  # hours, as Zhou et al. 2021 (arXiv 2012.07436) count them
-# What is usual for rows so far apart: season, rows that are looked back at, rows that are forecast.
+# The same for a file's rows that are so far apart.
 USUAL: dict[str, tuple[int, int, int]] = {
     "15 minutes": (96, 336, 96), "1 hour": (24, 336, 96), "1 day": (7, 56, 14), "1 week": (52, 104, 26),
     "1 month": (12, 36, 12), "3 months": (4, 16, 4),
@@ -216,7 +218,7 @@ def _el_nino() -> Series:
     moments = [step.after(start, i) for i in range(len(values))]
     table = Table(("temperature",), torch.tensor(values, dtype=torch.float64)[:, None], moments, step, "month")
     source = "El Niño: sea surface temperature off Peru (Niño 1+2, °C), NOAA ERSST.V3B, public domain"
-    return _divided(table, source, (12, 36, 12))
+    return _divided(table, source, NAMED["el-nino"])
 
 
 def _statsmodels(name: str) -> Series:
@@ -230,7 +232,7 @@ def _statsmodels(name: str) -> Series:
         moments: list[Moment] = [int(year) for year in rows["YEAR"]]
         values = torch.tensor(rows["SUNACTIVITY"].to_numpy(copy=True), dtype=torch.float64)[:, None]
         table = Table(("sunspots",), values, moments, Step("count", 1), "year")
-        return _divided(table, "yearly sunspots, NOAA, public domain, by statsmodels", (11, 33, 11))
+        return _divided(table, "yearly sunspots, NOAA, public domain, by statsmodels", NAMED[name])
     rows = co2.load_pandas().data
     missing = int(rows["co2"].isna().sum())
     filled = rows["co2"].interpolate().to_numpy(copy=True)
@@ -240,7 +242,7 @@ def _statsmodels(name: str) -> Series:
         "weekly CO₂ at Mauna Loa (ppm), Keeling and Whorf 2004, public domain, by statsmodels; "
         f"{missing} missing weeks interpolated"
     )
-    return _divided(table, source, USUAL["1 week"])
+    return _divided(table, source, NAMED[name])
 
 
 def _ett(table: Table, path: Path) -> Series:
@@ -282,4 +284,4 @@ def _synthetic(seed: int, rows: int = 400) -> Series:
     start, step = read_moment("2020-01-01"), Step("seconds", 86_400)
     moments = [step.after(start, i) for i in range(rows)]
     table = Table(("small", "large"), (season[:rows] + wander) * scale + offset, moments, step, "day")
-    return _divided(table, "made-up days: a season of 8 and noise that fades", (8, 24, 8), best)
+    return _divided(table, "made-up days: a season of 8 and noise that fades", NAMED["synthetic"], best)

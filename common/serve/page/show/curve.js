@@ -5,6 +5,7 @@ import { headline, make, number } from "../parts.js";
 const SPACE = "http://www.w3.org/2000/svg";
 const [NARROW, WIDE, HEIGHT] = [300, 640, 340]; // as wide as its place, so that its letters keep their size
 const EDGE = { left: 58, right: 12, top: 12, bottom: 30 };
+const LETTER = 8.5; // pixels of one in a label, at most
 const KNOWN = 3; // horizons of history that are drawn
 
 /** An SVG element; its colours are classes' or the page's, so that it follows light and dark. */
@@ -92,7 +93,9 @@ function chart(bands, levels, known, times, width) {
   if (known.length) parts.push(draw("path", { d: path(known, from), fill: "none", stroke: "var(--muted)", "stroke-width": 1.6, "stroke-linejoin": "round" }));
   parts.push(draw("path", { d: path([...origin, ...bands[levels[middle]]], start), fill: "none", stroke: "var(--accent)", "stroke-width": 2.4, "stroke-linejoin": "round" }));
   const label = (step, text, anchor) => draw("text", { x: x(step), y: HEIGHT - 8, "text-anchor": anchor, fill: "var(--muted)", "font-size": 13 }, text);
-  parts.push(label(1, times[0], known.length ? "end" : "start"), ...(steps > 1 ? [label(steps, times.at(-1), "end")] : []));
+  const room = known.length ? x(steps) - x(1) : (x(steps) - x(1)) / 2;
+  if (steps === 1 || room > LETTER * times[0].length) parts.push(label(1, times[0], known.length ? "end" : "start"));
+  if (steps > 1) parts.push(label(steps, times.at(-1), "end"));
   return draw("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width: "100%" }, ...parts);
 }
 
