@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from common.errors import UserError
 from common.kinds.curve import LEVELS, Curve
 from common.kinds.history import HistoryInput, Step, read_table
 from common.predict import __main__ as predict
+from common.serve.models import load_models
 from research.forecast import baselines, models, scores
 from research.forecast.__main__ import ForecastConfig, example, prepare
 from research.forecast.series import Series, cut, load_series
+from tests.page_helpers import CHROMIUM, FLAGS, served
 
 HOUR = timedelta(hours=1)
 
@@ -328,3 +331,33 @@ def test_mistakes_leave_nothing_behind(said: dict[str, str], problem: str, tmp_p
         execute(example, Options(out=str(tmp_path / "runs"), quiet=True), said)
     assert problem in error.value.what
     assert not (tmp_path / "runs").exists()
+
+
+# -- the page -----------------------------------------------------------------------------------------------
+
+
+def test_the_page_draws_a_fan_for_what_is_typed_and_says_what_is_wrong(trained: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with Playwright, of extra dev")
+    if not CHROMIUM:
+        pytest.skip("the page is tested in Chromium: apt-get install chromium")
+    trouble: list[str] = []
+    with (
+        ThreadPoolExecutor(1) as decoders,
+        served(load_models([f"waves={trained}"], decoders)) as url,
+        playwright.sync_playwright() as driver,
+    ):
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(url)
+        fan = page.get_by_role("img", name="Forecast of b")
+        fan.wait_for()
+        assert fan.locator("path").count() == 6  # four bands, what was known, the median
+        page.get_by_label("Column").select_option("a")
+        page.get_by_role("img", name="Forecast of a").wait_for()
+        field = page.locator("#history")
+        field.fill(field.input_value() + "\n2020-10-27,mild,1")
+        page.get_by_role("alert").get_by_text("is 'mild', not a number").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        browser.close()
+    assert trouble == []
