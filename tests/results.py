@@ -38,6 +38,7 @@ SUBJECTS = (
     "Agents",
     "Generation",
     "First steps",
+    "Series",
     "Every example",
     "Serving",
     "Exports",

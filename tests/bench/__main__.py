@@ -12,7 +12,21 @@ import sys
 from pathlib import Path
 
 from common.machine import device
-from tests.bench import agents, batch, commands, exports, gans, hostile, images, page, precision, serving, speech, texts
+from tests.bench import (
+    agents,
+    batch,
+    commands,
+    exports,
+    gans,
+    hostile,
+    images,
+    page,
+    precision,
+    series,
+    serving,
+    speech,
+    texts,
+)
 from tests.bench.tools import BENCHES
 from tests.results import RESULTS
 
@@ -26,6 +40,7 @@ MODULES = (
     images,
     page,
     precision,
+    series,
     serving,
     speech,
     texts,
@@ -39,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the files; %(default)s")
-    parser.add_argument("--data", help="folder with mnist/, birds-cub-subset/ and the texts")
+    parser.add_argument("--data", help="folder with mnist/, birds-cub-subset/, ETT-small/ and the texts")
     parser.add_argument("--cifar", help="npz file with x_train y_train x_test y_test")
     parser.add_argument("--cifar-epochs", default="70")
     parser.add_argument("--peer", help="checkout of github.com/pytorch/examples")
