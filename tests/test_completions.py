@@ -47,7 +47,8 @@ def client(address: str) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def begin(run: Path) -> str:
     """A prompt that the model can read."""
-    return str(example.get("nlp.gpt").load(artifact.load(run)).input.example)
+    inputs: Any = example.get("nlp.gpt").load(artifact.load(run)).input
+    return str(inputs.example)
 
 
 def test_streamed_equals_whole_and_the_answer_of_predict(client: Any, run: Path, begin: str) -> None:

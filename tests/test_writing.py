@@ -75,7 +75,7 @@ def test_texts_that_come_and_go_are_written_as_alone(written: tuple[Any, Charact
     texts: dict[Any, int] = {}
     found: dict[int, str] = {}
     ends: dict[int, str] = {}
-    dropped = set()
+    dropped: set[int] = set()
     while waiting or len(ends) + len(dropped) < len(expected):
         for _ in range(dice.randrange(4)):
             if waiting:

@@ -11,7 +11,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -118,7 +118,9 @@ def _known(asked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-async def _listened(model: ServedModel, item: Any, settings: Settings, counters: Counters) -> AsyncIterator[News]:
+async def _listened(
+    model: ServedModel, item: Any, settings: Settings, counters: Counters
+) -> AsyncGenerator[News, None]:
     """The news of a text; counted as one request."""
     began, status = time.perf_counter(), 499  # who goes before the end leaves this
     try:
