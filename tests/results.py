@@ -35,6 +35,7 @@ BEGIN, END = "<!-- from results/ by make results -->\n", "<!-- to here -->\n"
 SUBJECTS = (
     "Images",
     "Text",
+    "Sound",
     "Agents",
     "Generation",
     "First steps",
