@@ -91,8 +91,9 @@ class ForecastConfig(FitConfig):
         named = self.filled({**usual, "epochs": EPOCHS[self.data]})
         return named.filled(RECIPES[named.model])
 
-    def fitted(self, series: Series) -> ForecastConfig:
-        """Fills what is still open by what the rows of a file are."""
+    def fitted(self, data: Series | SeriesData) -> ForecastConfig:
+        """Fills what is still open by what the rows of a file are, cut into windows or not."""
+        series = data.series if isinstance(data, SeriesData) else data
         filled = self.filled({"lookback": series.lookback, "horizon": series.horizon, "season": series.season})
         windows = series.borders[0] - filled.lookback - filled.horizon + 1
         filled = filled.filled({"model": "nlinear" if windows > LARGE else "patchtst"})
