@@ -112,6 +112,11 @@ class Config:
         10.0, "seconds between checkpoints; 0 saves after every step", at_least=0, group="Run"
     )
 
+    @property
+    def data_folder(self) -> Path | None:
+        """`data_dir` as a path."""
+        return Path(self.data_dir) if self.data_dir else None
+
     @classmethod
     def tiny(cls: type[C]) -> C:
         """The mock: the same example in seconds on made-up data."""

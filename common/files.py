@@ -13,6 +13,13 @@ from typing import Any, BinaryIO
 
 from common.errors import UserError
 
+
+def located(path: str, data_dir: Path | None) -> Path:
+    """A path of the user: under `data_dir` where it is there, else as it stands."""
+    inside = data_dir.expanduser() / path if data_dir is not None else None
+    return inside if inside is not None and inside.exists() else Path(path).expanduser()
+
+
 # What the operating system says when a place, not the program, is at fault.
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space, or choose another place with --out."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ FILE = "vocabulary.json"  # of an artifact
 MOST_NAMED = 12  # unknown characters that an error names
 
 
-class Vocabulary:
+class Vocabulary(ABC):
     """What a model reads and writes.
 
     Attributes:
@@ -33,17 +34,17 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.pieces)
 
+    @abstractmethod
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text; UserError for a character that can't be said."""
-        raise NotImplementedError
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """What tokens say; not always UTF-8, as a character may be cut."""
         return b"".join(self.pieces[number] for number in ids)
 
+    @abstractmethod
     def to_bytes(self) -> bytes:
         """The file that `from_bytes` reads."""
-        raise NotImplementedError
 
 
 @dataclass

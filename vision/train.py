@@ -133,7 +133,7 @@ def prepare(config: TrainConfig) -> ImageData:
     with first():
         return load_images(
             config.data,
-            data_dir=Path(config.data_dir) if config.data_dir else None,
+            data_dir=config.data_folder,
             size=config.image_size,
             channels=models.required_channels(config.model),
             seed=config.seed,

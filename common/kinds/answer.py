@@ -26,6 +26,9 @@ Row = dict[str, Any]  # JSON-able, one for each input
 class Answer:
     """What a model answers with.
 
+    How a kind makes rows of a network's outputs, and how it measures them, is between it and the examples that answer
+    so: by custom `rows(outputs)`, `measure(outputs, targets)` and, for every epoch, `validate(outputs, targets)`.
+
     Attributes:
         kind: its name, such as "labels"; also of the page's view for it.
         key: under which a row holds the answer.
@@ -41,10 +44,6 @@ class Answer:
     in_files: ClassVar[bool] = False
 
     # -- rows -------------------------------------------------------------------------------------------
-
-    def rows(self, outputs: Any) -> list[Row]:
-        """What the network gave for a batch as a row for each input."""
-        raise NotImplementedError
 
     def is_row(self, row: Row) -> bool:
         """Whether a row that was read again is one of this model."""
@@ -68,14 +67,6 @@ class Answer:
         return {}
 
     # -- measuring --------------------------------------------------------------------------------------
-
-    def measure(self, outputs: Any, targets: Any) -> Metrics:
-        """The field's metrics over a whole set at once."""
-        raise NotImplementedError
-
-    def validate(self, outputs: Any, targets: Any) -> dict[str, float]:
-        """The few figures that are cheap enough for every epoch, by name."""
-        raise NotImplementedError
 
     def sections(self, metrics: Metrics) -> list[Section]:
         """What a report shows of the metrics; nothing by default."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import io
 import math
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.kinds.base import Explain, Kind, content_of
+from common.kinds.base import FILE, Explain, FileKind, content_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +26,6 @@ MAX_SECONDS = 60  # of one input; what is asked about is a word or two
 MOST_SECONDS = 3600  # of the inputs of one request together
 RATES = (2_000, 384_000)  # samples a second that are taken for a sound
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
-BODIES = ("application/octet-stream", "binary/octet-stream")
 PIECES = 20  # of a clip, each of which is silenced in turn to explain an answer
 STREAMED = 0x7FFF_F000  # bytes from which on a RIFF header means "until the end": programs that write into a pipe
 _BLOCK = 2**16  # frames that are read at a time
@@ -46,7 +43,7 @@ class Sound(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AudioInput(Kind):
+class AudioInput(FileKind):
     """What a model takes for a sound, and how a file or bytes become that; saved with a trained model.
 
     Args:
@@ -59,9 +56,9 @@ class AudioInput(Kind):
 
     kind: ClassVar[str] = "audio"
     suffixes: ClassVar[tuple[str, ...]] = SOUNDS
-    media: ClassVar[tuple[str, ...]] = ("audio/*", BODIES[0])
-    plain: ClassVar[str] = BODIES[0]
-    keys: ClassVar[tuple[str, ...]] = ("b64",)
+    media: ClassVar[tuple[str, ...]] = ("audio/*", FILE)
+    noun: ClassVar[str] = "a sound"
+    family: ClassVar[str] = "audio/"
     most_work: ClassVar[int] = MOST_SECONDS  # what is counted are seconds
     too_much: ClassVar[str] = f"The sounds last more than {MOST_SECONDS // 60} minutes together, the limit."
 
@@ -115,35 +112,11 @@ class AudioInput(Kind):
         rise = 200 * time + 200 * time.square() / time[-1].clamp(min=1 / self.rate)  # cycles: from 200 to 600 Hz
         return wav((rise * 2 * math.pi).cos().mul(16384).to(torch.int16), self.rate)
 
-    def start(self) -> None:
-        """Nothing: the visitor speaks, or chooses a file."""
-
-    def to_text(self, raw: bytes) -> str:
-        return base64.b64encode(raw).decode()
-
-    def from_text(self, text: str) -> bytes:
-        return base64.b64decode(text, validate=True)
-
     # -- bodies of requests -----------------------------------------------------------------------------
-
-    def alone(self, media: str) -> bool:
-        return media in BODIES or media.startswith("audio/")
-
-    def lines(self, first: list[str]) -> None:
-        """None: CSV holds no sounds."""
-
-    def value(self, value: Any) -> bytes:
-        """A file in base64, also as a data URL."""
-        if not isinstance(value, str):
-            raise UserError(f"An input is a sound file in base64, as a JSON string, not {type(value).__name__}.")
-        try:
-            return self.from_text(value.partition(",")[2] if value.startswith("data:") else value)
-        except binascii.Error as error:
-            raise UserError(f"A sound is not valid base64: {error}.") from error
 
     def documents(self) -> dict[str, dict[str, Any]]:
         sound = {"schema": {"type": "string", "format": "binary"}}
-        return {"audio/wav": sound, BODIES[0]: sound}
+        return {"audio/wav": sound, FILE: sound}
 
     def work(self, raw: bytes) -> int:
         """How many seconds a file lasts, by its header; 0 where that can't be read."""

@@ -6,9 +6,12 @@ to it is explained. Nobody else tests a kind's name: who wants to know asks the 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +28,7 @@ FILE = "application/octet-stream"  # one input as it stands in a file; every kin
 Explain = Callable[[Any, int], dict[str, Any]]  # a decoded input and the number of one of the answer's names -> why
 
 
-class Kind:
+class Kind(ABC):
     """An input that is a frozen dataclass: its JSON is its kind and its fields.
 
     Attributes:
@@ -52,13 +55,13 @@ class Kind:
 
     # -- one raw input ----------------------------------------------------------------------------------
 
+    @abstractmethod
     def decode(self, source: Path | bytes, name: str = "") -> Any:
         """One raw input, from a file or from its bytes, as the model's batch takes it; UserError if it is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self) -> bytes:
         """A valid raw input, made up and always the same: to try a model out with."""
-        raise NotImplementedError
 
     def longer(self) -> bytes:
         """The same, longer where the kind has a length: what differs in shape may have any size."""
@@ -131,8 +134,8 @@ class Kind:
         return None
 
     def point(self, item: Any) -> dict[str, Any]:
-        """The point of the latent space that an input means."""
-        raise NotImplementedError
+        """The point of the latent space that an input means; UserError where `latent` is false."""
+        raise UserError("This model has no latent space.")
 
     def completion(self, request: dict[str, Any]) -> bytes:
         """The raw input that a request to /v1/completions means; UserError where this kind writes no texts."""
@@ -169,6 +172,47 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is int:
         return type(value) is int and 0 <= value < 2**31
     return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+
+
+class FileKind(Kind):
+    """An input that is a file's bytes, such as a picture or a sound: in JSON and in tables it is base64.
+
+    Attributes:
+        noun: what one is called, with its article.
+        family: of content types that are all taken, such as "image/".
+        bodies: other content types that say no more than that there is a file.
+    """
+
+    noun: ClassVar[str]
+    family: ClassVar[str]
+    bodies: ClassVar[tuple[str, ...]] = ("binary/octet-stream",)
+    plain: ClassVar[str] = FILE
+    keys: ClassVar[tuple[str, ...]] = ("b64",)
+
+    def start(self) -> None:
+        """Nothing: the visitor makes one, or chooses a file."""
+
+    def to_text(self, raw: bytes) -> str:
+        return base64.b64encode(raw).decode()
+
+    def from_text(self, text: str) -> bytes:
+        return base64.b64decode(text, validate=True)
+
+    def alone(self, media: str) -> bool:
+        return media in self.bodies or media.startswith(self.family)
+
+    def lines(self, first: list[str]) -> None:
+        """None: CSV holds no files."""
+
+    def value(self, value: Any) -> bytes:
+        """A file in base64, also as a data URL."""
+        if not isinstance(value, str):
+            what = f"An input is {self.noun} file in base64, as a JSON string, not {type(value).__name__}."
+            raise UserError(what)
+        try:
+            return self.from_text(value.partition(",")[2] if value.startswith("data:") else value)
+        except binascii.Error as error:
+            raise UserError(f"{self.noun.capitalize()} is not valid base64: {error}.") from error
 
 
 def decoded(kind: Kind, source: Path | bytes, name: str) -> Any:

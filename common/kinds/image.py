@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import io
 import warnings
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.kinds.base import FILE, Explain, Kind
+from common.kinds.base import FILE, Explain, FileKind
 from common.kinds.heat import Looker
 from common.report.frames import png
 
@@ -29,7 +27,6 @@ MAX_SCANS = 64  # of a progressive JPEG; photos have about ten, and each takes a
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no EPS: reading it runs a program
 _READABLE = "Readable are JPEG, PNG, BMP, WebP, GIF and TIFF files."
 _ORIENTATION = 0x0112  # the EXIF tag
-BODIES = ("binary/octet-stream", "application/x-image")
 _STRIP = 2**20  # pixels that are scaled to 8 bits, or laid on white, at a time
 
 
@@ -56,7 +53,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class ImageInput(Kind):
+class ImageInput(FileKind):
     """What a model takes for an image, and how a file, bytes or an array become that; saved with a trained model.
 
     Args:
@@ -73,8 +70,9 @@ class ImageInput(Kind):
     kind: ClassVar[str] = "image"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
     media: ClassVar[tuple[str, ...]] = ("image/*", FILE)
-    plain: ClassVar[str] = FILE
-    keys: ClassVar[tuple[str, ...]] = ("b64",)
+    noun: ClassVar[str] = "an image"
+    family: ClassVar[str] = "image/"
+    bodies: ClassVar[tuple[str, ...]] = ("binary/octet-stream", "application/x-image")
     most_work: ClassVar[int] = MAX_PIXELS  # what is counted are pixels
     too_much: ClassVar[str] = f"The images have more than {MAX_PIXELS // 1_000_000} million pixels together, the limit."
 
@@ -123,30 +121,6 @@ class ImageInput(Kind):
     def sample(self) -> bytes:
         """A gray ramp as a PNG file."""
         return png(torch.linspace(0, 255, self.size).byte().expand(1, self.size, self.size))
-
-    def start(self) -> None:
-        """Nothing: the visitor draws, or chooses a file."""
-
-    def to_text(self, raw: bytes) -> str:
-        return base64.b64encode(raw).decode()
-
-    def from_text(self, text: str) -> bytes:
-        return base64.b64decode(text, validate=True)
-
-    def alone(self, media: str) -> bool:
-        return media in BODIES or media.startswith("image/")
-
-    def lines(self, first: list[str]) -> None:
-        """None: CSV holds no images."""
-
-    def value(self, value: Any) -> bytes:
-        """A file in base64, also as a data URL."""
-        if not isinstance(value, str):
-            raise UserError(f"An input is an image file in base64, as a JSON string, not {type(value).__name__}.")
-        try:
-            return self.from_text(value.partition(",")[2] if value.startswith("data:") else value)
-        except binascii.Error as error:
-            raise UserError(f"An image is not valid base64: {error}.") from error
 
     def documents(self) -> dict[str, dict[str, Any]]:
         picture = {"schema": {"type": "string", "format": "binary"}}

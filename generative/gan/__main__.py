@@ -117,7 +117,7 @@ class GanConfig(Config):
 def prepare(config: GanConfig) -> ImageData:
     """The three splits, as images of 32 × 32."""
     with distributed.first():
-        data_dir = Path(config.data_dir) if config.data_dir else None
+        data_dir = config.data_folder
         data = load_images(config.data, data_dir=data_dir, size=SIDE, seed=SPLIT_SEED)
     fewest = min(len(data.valid), len(data.test))
     if fewest <= quality.NEIGHBOURS:

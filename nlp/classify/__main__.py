@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -122,7 +121,7 @@ def prepare(config: ClassifyConfig) -> TextData:
     with first():
         return load_texts(
             config.data,
-            data_dir=Path(config.data_dir) if config.data_dir else None,
+            data_dir=config.data_folder,
             seed=config.seed,
             text_column=config.text_column,
             label_column=config.label_column,

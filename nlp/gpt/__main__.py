@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -207,7 +206,7 @@ class GPTConfig(FitConfig):
 def prepare(config: GPTConfig) -> Corpus:
     """The documents of each split."""
     with distributed.first():
-        return load_corpus(config.data, Path(config.data_dir) if config.data_dir else None)
+        return load_corpus(config.data, config.data_folder)
 
 
 # --- model -------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,8 +115,7 @@ class Windows(Loader):
         return offset, torch.randperm(self.size, generator=generator)
 
     def _cut(self, begins: Tensor) -> Batch:
-        both = self._tokens[begins.to(self.device).unsqueeze(1) + self._span]  # [B, T + 1]
-        return both[:, :-1].clamp(min=0), both[:, 1:]
+        return inputs_and_targets(self._tokens[begins.to(self.device).unsqueeze(1) + self._span])
 
 
 def runs(split: Split, context: int, train: bool) -> int:
@@ -132,8 +130,13 @@ def check_length(split: Split, context: int) -> None:
         raise UserError(what, f"Use more text, or --context {max(1, len(split) // 8)} or less.")
 
 
+def inputs_and_targets(runs: Tensor) -> Batch:
+    """Runs of tokens [B, T + 1] as inputs [B, T] and the token after each, [B, T]."""
+    return runs[:, :-1].clamp(min=0), runs[:, 1:]
+
+
 class _Runs:
-    """What the loader asks of a data set: its windows are cut by the loader itself."""
+    """The data set as the loader counts it; its batches are cut from the text on the device."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -141,5 +144,5 @@ class _Runs:
     def __len__(self) -> int:
         return self._count
 
-    def collate(self, items: list[Any]) -> Batch:
-        raise NotImplementedError
+    def collate(self, runs: list[Tensor]) -> Batch:
+        return inputs_and_targets(torch.stack(runs))

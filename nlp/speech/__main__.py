@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,7 +111,7 @@ def prepare(config: SpeechConfig) -> AudioData:
     with first():
         return load_audio(
             config.data,
-            data_dir=Path(config.data_dir) if config.data_dir else None,
+            data_dir=config.data_folder,
             rate=config.rate,
             seconds=config.seconds,
             unheard=config.unheard,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,7 +114,7 @@ class ForecastConfig(FitConfig):
 
 def load(config: ForecastConfig) -> tuple[ForecastConfig, SeriesData]:
     """The config with every setting decided, and the three splits, which follow each other in time."""
-    folder = Path(config.data_dir) if config.data_dir else None
+    folder = config.data_folder
     with first():
         series = load_series(config.data, data_dir=folder, time=config.time, columns=config.columns, seed=config.seed)
     config = config.fitted(series)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError, nearest
+from common.files import located
 from common.kinds.history import History, HistoryInput, Moment, Step, Table, read_moment, read_table, written
 from common.machine.device import mix_seed
 from research.forecast.elnino import TABLE
@@ -175,7 +176,7 @@ def load_series(name: str, *, data_dir: Path | None, time: str | None, columns: 
     kind, _, rest = name.partition(":")
     wanted = [cell.strip() for cell in columns.split(",") if cell.strip()] if columns else None
     if kind in ("ett", "csv") and rest:
-        path = _locate(rest, data_dir)
+        path = located(rest, data_dir)
         table = read_table(_text(path), path.name, time, wanted)
         return _ett(table, path) if kind == "ett" else _csv(table, path)
     if time or wanted:
@@ -187,12 +188,6 @@ def load_series(name: str, *, data_dir: Path | None, time: str | None, columns: 
     if name == "synthetic":
         return _synthetic(seed)
     raise UserError(f"There is no series {name!r}.", nearest(name, SOURCES))
-
-
-def _locate(path: str, data_dir: Path | None) -> Path:
-    if data_dir is not None and (data_dir.expanduser() / path).exists():
-        return data_dir.expanduser() / path
-    return Path(path).expanduser()
 
 
 def _text(path: Path) -> str:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from common.machine import device
-from tests.bench import (
+from tests.bench import (  # noqa: F401  each declares benchmarks
     agents,
     batch,
     commands,
@@ -30,21 +30,6 @@ from tests.bench import (
 from tests.bench.tools import BENCHES
 from tests.results import RESULTS
 
-MODULES = (
-    agents,
-    batch,
-    commands,
-    exports,
-    gans,
-    hostile,
-    images,
-    page,
-    precision,
-    series,
-    serving,
-    speech,
-    texts,
-)  # they declare
 DEFAULT = ["startup", "digits", "fit", "families", "kills", "hostile"]  # which need no data and no peer
 
 

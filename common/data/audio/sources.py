@@ -9,6 +9,7 @@ from common.data.audio.folders import folder, fsdd, speech_commands
 from common.data.audio.splits import AudioData, Clips
 from common.data.audio.synthetic import synthetic
 from common.errors import UserError, nearest
+from common.files import located
 
 __all__ = ["SOURCES", "AudioData", "Clips", "load_audio"]
 
@@ -54,9 +55,7 @@ def load_audio(
     kind, _, rest = name.partition(":")
     root = (data_dir or Path("data")).expanduser()
     if kind == "folder" and rest:
-        inside = root / rest
-        path = inside if data_dir is not None and inside.exists() else Path(rest).expanduser()
-        return folder(path, speaker_pattern, rate, seconds, unheard, seed, limit)
+        return folder(located(rest, data_dir), speaker_pattern, rate, seconds, unheard, seed, limit)
     if speaker_pattern is not None:
         raise UserError("--speaker-pattern is for --data folder:PATH.", f"{name} says itself who speaks.")
     if name == "fsdd":

@@ -10,6 +10,7 @@ from common.data.images.folders import cub200, folder
 from common.data.images.official import OFFICIAL, official
 from common.data.images.splits import ImageData, Images
 from common.errors import UserError, nearest
+from common.files import located
 
 __all__ = ["SOURCES", "ImageData", "Images", "load_images"]
 
@@ -63,7 +64,7 @@ def load_images(
     kind, colon, rest = name.partition(":")
     own: dict[str, Callable[..., ImageData]] = {"folder": folder, "npz": npz}
     if kind in own and colon and (rest or data_dir):
-        return own[kind](_locate(rest, data_dir), size, channels, seed, limit)
+        return own[kind](located(rest, data_dir), size, channels, seed, limit)
     root = (data_dir or Path("data")).expanduser()
     if name in OFFICIAL:
         return official(name, root, size, channels, seed, limit)
@@ -74,13 +75,6 @@ def load_images(
     if name == "synthetic":
         return synthetic(size, channels, seed, limit)
     raise UserError(f"Unknown data {name!r}.", _hint(name))
-
-
-def _locate(path: str, data_dir: Path | None) -> Path:
-    """A path of the user: under `data_dir` where it is there, else as it stands."""
-    if data_dir is not None and (data_dir.expanduser() / path).exists():
-        return data_dir.expanduser() / path
-    return Path(path).expanduser()
 
 
 def _hint(name: str) -> str:

@@ -16,6 +16,7 @@ from common.data.texts.classic import decode
 from common.data.texts.docstrings import PACKAGES, source_files
 from common.data.texts.splits import fingerprint
 from common.errors import UserError, nearest
+from common.files import located
 
 CORPORA: dict[str, str] = {
     "docstrings": "what the installed python, torch, numpy and scikit-learn say of themselves, no download",
@@ -63,8 +64,7 @@ def load_corpus(name: str, data_dir: Path | None = None) -> Corpus:
     kind, _, rest = name.partition(":")
     root = (data_dir or Path("data")).expanduser()
     if kind == "text" and rest:
-        inside = root / rest
-        return _own(inside if data_dir is not None and inside.exists() else Path(rest).expanduser())
+        return _own(located(rest, data_dir))
     if name == "docstrings":
         return _docstrings()
     if name == "markov":

@@ -10,6 +10,7 @@ from common.data.texts.docstrings import docstrings
 from common.data.texts.splits import TextData, Texts
 from common.data.texts.synthetic import synthetic
 from common.errors import UserError, nearest
+from common.files import located
 
 __all__ = ["SOURCES", "TextData", "Texts", "load_texts"]
 
@@ -54,7 +55,7 @@ def load_texts(
         raise UserError(f"A limit of {limit} training texts is not possible.", "Choose 1 or more.")
     kind, _, rest = name.partition(":")
     if kind == "csv" and rest:
-        return csv_texts(_locate(rest, data_dir), text_column, label_column, seed, limit)
+        return csv_texts(located(rest, data_dir), text_column, label_column, seed, limit)
     if text_column is not None or label_column is not None:
         raise UserError("--text-column and --label-column are for --data csv:PATH.", f"{name} has columns of its own.")
     if name in CLASSIC:
@@ -65,10 +66,3 @@ def load_texts(
         return synthetic(seed, limit)
     hint = f"For a CSV file say csv:{name}." if name.endswith(".csv") else nearest(name, SOURCES)
     raise UserError(f"Unknown data {name!r}.", hint)
-
-
-def _locate(path: str, data_dir: Path | None) -> Path:
-    """A path of the user: under `data_dir` where it is there, else as it stands."""
-    if data_dir is not None and (data_dir.expanduser() / path).exists():
-        return data_dir.expanduser() / path
-    return Path(path).expanduser()
