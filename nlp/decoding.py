@@ -238,7 +238,7 @@ class Writer:
     """
 
     def __init__(self, network: Any, vocabulary: Vocabulary, *, limit: int, cached: bool = True) -> None:
-        self._reader = (_Cached if cached else _Uncached)(network, limit)
+        self._reader = (Cached if cached else Uncached)(network, limit)
         self._vocabulary = vocabulary
         self._going: list[Text] = []  # in the order of the reader's rows; those that are new stand at the end
 
@@ -273,7 +273,7 @@ class Writer:
             self._going = [self._going[row] for row in rows]
 
 
-class _Uncached:
+class Uncached:
     """Reads whole texts every time."""
 
     def __init__(self, network: Any, limit: int) -> None:
@@ -290,7 +290,7 @@ class _Uncached:
         """Nothing is kept of any."""
 
 
-class _Cached:
+class Cached:
     """Reads only what is new; a text that has filled the context is read again from where its window now begins."""
 
     def __init__(self, network: Any, limit: int) -> None:
@@ -299,7 +299,7 @@ class _Cached:
         self._begins: list[int] = []
 
     def read(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """As of _Uncached; each text is the one of the last call with one more token, those at the end may be new."""
+        """As of Uncached; each text is the one of the last call with one more token, those at the end may be new."""
         begins = [window(len(text), self._limit) if self._limit else 0 for text in texts]
         known = len(self._begins)
         if begins[:known] != self._begins:  # a window has moved: what it has left can't be taken out of a cache
@@ -360,82 +360,3 @@ def read(network: Any, vocabulary: Vocabulary, texts: Sequence[str], limit: int)
         pairs = [(vocabulary.pieces[token], share) for token, share in zip(text[1:], shown[: row - 1], strict=True)]
         rows.append([[piece, round(share, 6)] for piece, share in readable(pairs)])
     return rows
-
-
-# --- speculative decoding ----------------------------------------------------------------------------------
-
-
-class Speculated(NamedTuple):
-    """What was written with a draft.
-
-    Attributes:
-        proposed: tokens that the draft wrote; accepted: those of them that stand.
-    """
-
-    text: Text
-    proposed: int
-    accepted: int
-
-
-@torch.inference_mode()
-def speculate(
-    network: Any, draft: Any, vocabulary: Vocabulary, prompt: str, sampling: Sampling, *, limit: int, ahead: int = 4
-) -> Speculated:
-    """Continues a text as `generate` does, with a small network that writes ahead and a large one that checks at once.
-
-    What is written has the distribution of the large network; without temperature it is the same text (Leviathan et
-    al. 2023, arXiv 2211.17192, algorithm 1).
-
-    Args:
-        draft: of the same vocabulary; both networks keep caches whose `lengths` can be set back, as GPT's.
-        limit: tokens that both see at once. Where the text fills it, the large network goes on alone.
-        ahead: tokens that the draft writes before they are checked.
-    """
-    text = Text([END, *vocabulary.encode([prompt])[0]], sampling)
-    caches = [part.start(1) for part in (network, draft)]
-    proposed = accepted = 0
-    while not text.finish and len(text.ids) + ahead <= limit:
-        guesses, theirs = _guess(draft, caches[1], text, ahead)
-        ours = _extend(network, caches[0], [*text.ids, *guesses])[-(ahead + 1) :]
-        proposed += ahead
-        for number, logits in enumerate(ours):
-            shares = probabilities(logits, sampling, text.ids).cpu()
-            right = number < ahead and _accepts(shares, theirs[number], guesses[number], text)
-            if not right and number < ahead:
-                rest = (shares - theirs[number]).clamp(min=0)
-                shares = rest / rest.sum() if rest.sum() > 0 else shares
-            token = guesses[number] if right else draw(shares, text.generator)
-            text.add(Scored(token, float(logits.float().softmax(0)[token])), vocabulary)
-            accepted += right
-            if text.finish or not right:
-                break
-        for cache in caches:  # the last token is read with the next ones
-            cache.lengths.clamp_(max=len(text.ids) - 1)
-    if not text.finish:
-        reader = _Cached(network, limit)
-        while not text.finish:
-            text.add(choose(reader.read([text.ids])[0], text), vocabulary)
-    return Speculated(text, proposed, accepted)
-
-
-def _guess(draft: Any, cache: Any, text: Text, ahead: int) -> tuple[list[int], list[Tensor]]:
-    """Tokens that the draft would write next, and the distribution that each was drawn from."""
-    ids, found = list(text.ids), []
-    for _ in range(ahead):
-        shares = probabilities(_extend(draft, cache, ids)[-1], text.sampling, ids).cpu()
-        ids.append(draw(shares, text.generator))
-        found.append(shares)
-    return ids[len(text.ids) :], found
-
-
-def _extend(network: Any, cache: Any, ids: Sequence[int]) -> Tensor:
-    """Reads what a cache has not of a text; the logits after each token of it, [T, V]."""
-    tokens, lengths = padded([ids[int(cache.lengths[0]) :]], device.of(network))
-    logits: Tensor = network.extend(tokens, lengths, cache)
-    return logits[0]
-
-
-def _accepts(ours: Tensor, theirs: Tensor, token: int, text: Text) -> bool:
-    """Whether a guess stands: with the ratio of its two probabilities, or always where ours is larger."""
-    ratio = float(ours[token] / theirs[token])
-    return ratio >= 1 or float(torch.rand((), generator=text.generator)) < ratio

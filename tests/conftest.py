@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,20 @@ def refusal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., 
         return error
 
     return call
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright; a test of the page is skipped, and says so, where one of them is missing."""
+    from tests.page_helpers import CHROMIUM, FLAGS
+
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright, of the extra dev, is not installed")
+    if not CHROMIUM:
+        pytest.skip("the page is tested in Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
 
 
 SECONDS = 35.0  # that `make matrix` may take for each example on an ordinary machine; the slowest take twice as long

@@ -13,6 +13,7 @@ from common.kinds.prompt import Sampling
 from common.machine.device import isolated_rng
 from nlp import decoding
 from nlp.gpt.model import FAMILIES, GPT, Shape, build
+from nlp.speculative import speculate
 from nlp.vocabulary import END, Characters
 
 WORDS = Characters("abcdefghij", by_bytes=False)
@@ -179,7 +180,7 @@ def test_with_a_draft_the_likeliest_text_is_the_same(draft_seed: int) -> None:
     model, draft = network(width=64), network(seed=draft_seed, width=64 if draft_seed == 0 else 32)
     for prompt in PROMPTS:
         sampling = Sampling(max_tokens=40, temperature=0, repetition_penalty=1.1)
-        found = decoding.speculate(model, draft, WORDS, prompt, sampling, limit=CONTEXT)
+        found = speculate(model, draft, WORDS, prompt, sampling, limit=CONTEXT)
         (plain,) = write(model, [prompt], [sampling])
         assert [token for token, _ in found.text.written] == plain
         if draft_seed == 0:  # it is the same network
@@ -210,7 +211,7 @@ def test_with_a_draft_tokens_come_as_often_as_without() -> None:
     drawn = torch.zeros(3, len(WORDS))
     for seed in range(1500):
         sampling = Sampling(max_tokens=3, temperature=1.0, seed=seed)
-        found = decoding.speculate(model, draft, WORDS, "a", sampling, limit=CONTEXT, ahead=2)
+        found = speculate(model, draft, WORDS, "a", sampling, limit=CONTEXT, ahead=2)
         for place, (token, _) in enumerate(found.text.written):
             drawn[place, token] += 1
     shares = model.logits.detach().softmax(1)

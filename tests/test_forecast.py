@@ -7,6 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from common.serve.models import load_models
 from research.forecast import baselines, models, scores
 from research.forecast.__main__ import ForecastConfig, example, prepare
 from research.forecast.series import Series, cut, load_series
-from tests.page_helpers import CHROMIUM, FLAGS, served
+from tests.page_helpers import served
 
 HOUR = timedelta(hours=1)
 
@@ -336,17 +337,9 @@ def test_mistakes_leave_nothing_behind(said: dict[str, str], problem: str, tmp_p
 # -- the page -----------------------------------------------------------------------------------------------
 
 
-def test_the_page_draws_a_fan_for_what_is_typed_and_says_what_is_wrong(trained: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with Playwright, of extra dev")
-    if not CHROMIUM:
-        pytest.skip("the page is tested in Chromium: apt-get install chromium")
+def test_the_page_draws_a_fan_for_what_is_typed_and_says_what_is_wrong(browser: Any, trained: Path) -> None:
     trouble: list[str] = []
-    with (
-        ThreadPoolExecutor(1) as decoders,
-        served(load_models([f"waves={trained}"], decoders)) as url,
-        playwright.sync_playwright() as driver,
-    ):
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with ThreadPoolExecutor(1) as decoders, served(load_models([f"waves={trained}"], decoders)) as url:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.goto(url)
@@ -359,5 +352,4 @@ def test_the_page_draws_a_fan_for_what_is_typed_and_says_what_is_wrong(trained: 
         field.fill(field.input_value() + "\n2020-10-27,mild,1")
         page.get_by_role("alert").get_by_text("is 'mild', not a number").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
-        browser.close()
     assert trouble == []

@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 from tests.helpers import ROOT, only_run
-from tests.page_helpers import CHROMIUM, FLAGS
 from tests.serve_helpers import address
 
 NEW = {
@@ -157,26 +156,18 @@ def test_a_wrong_body_gets_its_one_line(server: str) -> None:
     assert "not 1 to 16 dots, dashes and gaps" in json.loads(refused.value.read())["error"]
 
 
-def test_its_views_stand_on_the_page(server: str) -> None:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="the page is tested with Playwright, of the extra dev"
-    )
-    if not CHROMIUM:
-        pytest.skip("the page is tested in Chromium: apt-get install chromium")
+def test_its_views_stand_on_the_page(browser: Any, server: str) -> None:
     trouble: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
-        page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.goto(server)
-        page.get_by_text("% dashes").wait_for()
-        before = page.get_by_text("% dashes").inner_text()
-        for _ in range(5):
-            page.get_by_role("button", name="Dash").click()
-        playwright.expect(page.get_by_text("% dashes")).not_to_have_text(before)
-        assert page.locator("audio").get_attribute("src").startswith("data:audio/wav")
-        browser.close()
+    page = browser.new_page()
+    page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.goto(server)
+    page.get_by_text("% dashes").wait_for()
+    before = page.get_by_text("% dashes").inner_text()
+    for _ in range(5):
+        page.get_by_role("button", name="Dash").click()
+    page.wait_for_function("before => document.querySelector('[role=status]').textContent !== before", arg=before)
+    assert page.locator("audio").get_attribute("src").startswith("data:audio/wav")
     assert trouble == []
 
 

@@ -21,14 +21,10 @@ from common.kinds.text import TextInput
 from common.serve.models import load_models
 from common.serve.settings import Settings
 from tests.helpers import ROOT
-from tests.page_helpers import CHROMIUM, DIGITS, FLAGS, draw, generator, served, table, toy
+from tests.page_helpers import DIGITS, draw, generator, served, table, toy
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-pytest.importorskip("playwright", reason="the page is tested with Playwright, of the extra dev")
-if not CHROMIUM:
-    pytest.skip("the page is tested in Chromium: apt-get install chromium", allow_module_level=True)
 
 GOLDEN = ROOT / "tests" / "golden"
 EVIL = "<img src=x onerror=document.title='owned'>"
@@ -64,18 +60,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield url
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def visit(address: str, browser: Browser) -> Iterator[Visit]:
+def visit(browser: Browser, address: str) -> Iterator[Visit]:
     """Opens the page of a model; afterwards no script has failed and no other host was asked for anything."""
     contexts: list[Any] = []
     trouble: list[str] = []
