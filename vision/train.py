@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ from common.config import Range, changed, option
 from common.data.augment import Augment, AugmentConfig
 from common.data.images.sources import SOURCES, ImageData, Images, load_images
 from common.data.loaders import Loader
-from common.errors import UserError
 from common.example import Example
 from common.kinds.answer import Predictor, Row
 from common.kinds.image import ImageInput
@@ -57,22 +55,13 @@ FEWEST_STEPS = 400  # of a training on the user's own data, by as many epochs as
 
 
 @dataclass(frozen=True)
-class TrainConfig(FitConfig, AugmentConfig):
+class TrainConfig(FitConfig, AugmentConfig, models.ModelConfig):
     """Everything that decides the result of one training."""
 
     data: str = option("digits", "data set", group="Data", choices=tuple(SOURCES), common=True)
     image_size: int | None = option(
         None, "side of the square images, in pixels", group="Data", at_least=28, at_most=1024, unset="by data set"
     )
-    model: str = option(
-        None, "network", group="Model", choices=(*models.FAMILIES, "torchvision/NAME"), unset="by data set", common=True
-    )
-    size: str = option("small", "size of the network", group="Model", choices=models.SIZES)
-    weights: str = option(
-        "none", "weights to start from, of a torchvision model: imagenet, none, or a file", group="Model", path=True
-    )
-    freeze: bool = option(False, "train only the last layer", group="Model")
-
     batch_size: int = changed(FitConfig, "batch_size", help="images per step, over all processes", tune=(32, 64, 128))
     lr: float = changed(FitConfig, "lr", tune=Range(1e-3, 3e-2, log=True))
     weight_decay: float = changed(FitConfig, "weight_decay", default=0.02)
@@ -104,19 +93,6 @@ class TrainConfig(FitConfig, AugmentConfig):
             fitted = replace(fitted, epochs=max(fitted.epochs, -(-FEWEST_STEPS // steps)))
         return fitted
 
-    def check(self) -> None:
-        super().check()
-        if not self.is_open("model"):
-            models.check_name(self.model)
-            if self.weights == "imagenet" and not self.model.startswith(models.TORCHVISION):
-                raise UserError(
-                    f"--weights imagenet: there are none for {self.model}.", "Use --model torchvision/NAME."
-                )
-        if self.weights not in ("imagenet", "none") and not Path(self.weights).is_file():
-            raise UserError(f"--weights {self.weights}: no such file.", "Use imagenet, none, or the path of a file.")
-        if self.freeze and self.weights == "none":
-            raise UserError("--freeze trains only the last layer; the others need --weights.")
-
 
 def recipe_for(data: ImageData) -> dict[str, Any]:
     """What suits images of the user: large ones are photos; small grey ones are most often characters."""
@@ -130,13 +106,10 @@ def recipe_for(data: ImageData) -> dict[str, Any]:
 
 def prepare(config: TrainConfig) -> ImageData:
     """The three splits; validation is carved from train, test is looked at once."""
+    channels = models.required_channels(config.model)
     with first():
         return load_images(
-            config.data,
-            data_dir=config.data_folder,
-            size=config.image_size,
-            channels=models.required_channels(config.model),
-            seed=config.seed,
+            config.data, data_dir=config.data_folder, size=config.image_size, channels=channels, seed=config.seed
         )
 
 
@@ -162,22 +135,6 @@ def batches(run: Run, config: TrainConfig, split: Images, inputs: ImageInput, au
     )
 
 
-# --- model -------------------------------------------------------------------------------------------------
-
-
-def build(config: TrainConfig, classes: int, channels: int, image_size: int) -> nn.Module:
-    """The network of a config: [B, channels, image_size, image_size] to logits [B, classes]."""
-    return models.build(
-        config.model,
-        config.size,
-        classes=classes,
-        channels=channels,
-        image_size=image_size,
-        weights=config.weights,
-        freeze=config.freeze,
-    )
-
-
 # --- train -------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +149,7 @@ def train(config: TrainConfig, run: Run) -> Metrics:
         )
     inputs, answer = image_input(config, data), Labels(data.classes)
 
-    model = build(config, len(data.classes), data.channels, data.size)
+    model = config.build(len(data.classes), data.channels, data.size)  # [B, C, S, S] to logits [B, K]
     model = run.place(model, sample=torch.zeros(1, data.channels, data.size, data.size))
     run.progress.say(f"model      {config.model} {config.size}, {sum(p.numel() for p in model.parameters()):,} weights")
 
@@ -268,7 +225,7 @@ def load_model(saved: Artifact) -> nn.Module:
         {**saved.config, "weights": "none", "freeze": False}
     )  # its own weights come from the artifact
     inputs = ImageInput.from_json(saved.inputs)
-    return saved.load_into(build(config, len(saved.classes), inputs.channels, inputs.size))
+    return saved.load_into(config.build(len(saved.classes), inputs.channels, inputs.size))
 
 
 def load(saved: Artifact) -> Predictor:

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 from torch import nn
 
+from common.config import Config, option
 from common.errors import UserError, nearest
 from vision.models import alexnet, densenet, efficientnet, inception, lenet, mobilenet, resnet, vgg, vit
 
@@ -24,6 +28,44 @@ FAMILIES = {
 SIZES = ("tiny", "small", "base", "large")
 TORCHVISION = "torchvision/"
 EXAMPLES = "Such as torchvision/resnet18, torchvision/mobilenet_v3_small or torchvision/efficientnet_b0."
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """Which network an example of this domain trains, and from where."""
+
+    model: str = option(
+        None, "network", group="Model", choices=(*FAMILIES, "torchvision/NAME"), unset="by data set", common=True
+    )
+    size: str = option("small", "size of the network", group="Model", choices=SIZES)
+    weights: str = option(
+        "none", "weights to start from, of a torchvision model: imagenet, none, or a file", group="Model", path=True
+    )
+    freeze: bool = option(False, "train only the last layer", group="Model")
+
+    def check(self) -> None:
+        super().check()
+        if not self.is_open("model"):
+            check_name(self.model)
+            if self.weights == "imagenet" and not self.model.startswith(TORCHVISION):
+                what = f"--weights imagenet: there are none for {self.model}."
+                raise UserError(what, "Use --model torchvision/NAME.")
+        if self.weights not in ("imagenet", "none") and not Path(self.weights).is_file():
+            raise UserError(f"--weights {self.weights}: no such file.", "Use imagenet, none, or the path of a file.")
+        if self.freeze and self.weights == "none":
+            raise UserError("--freeze trains only the last layer; the others need --weights.")
+
+    def build(self, classes: int, channels: int, image_size: int) -> nn.Module:
+        """The network: images [B, channels, image_size, image_size] to logits [B, classes]."""
+        return build(
+            self.model,
+            self.size,
+            classes=classes,
+            channels=channels,
+            image_size=image_size,
+            weights=self.weights,
+            freeze=self.freeze,
+        )
 
 
 def check_name(name: str) -> None:
