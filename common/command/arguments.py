@@ -142,16 +142,17 @@ def _shown(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter
 
 
-def parameters(config: Any, leave_out: Sequence[str] = ()) -> list[inspect.Parameter]:
+def parameters(declared: Any, leave_out: Sequence[str] = ()) -> list[inspect.Parameter]:
     """The fields of a dataclass of `config.option`s as options of a command line.
 
     Args:
-        config: the class; or an object, whose values help then gives as the defaults, as recipes fill them.
+        declared: the class; or an object, whose values help then gives as the defaults, as recipes fill them.
         leave_out: fields that are no options there.
     """
-    types = field_types(config if isinstance(config, type) else type(config))
-    chosen = {} if isinstance(config, type) else {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    fields = [f for f in dataclasses.fields(config) if f.name not in leave_out]
+    named = isinstance(declared, type)
+    types = field_types(declared if named else type(declared))
+    chosen = {} if named else {f.name: getattr(declared, f.name) for f in dataclasses.fields(declared)}
+    fields = [f for f in dataclasses.fields(declared) if f.name not in leave_out]
     return [parameter(f, types[f.name][0], chosen.get(f.name)) for f in fields]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from common.artifact import Artifact
+from common.config import Config
 from common.errors import UserError
 from common.example import Example
 from common.kinds.answer import Predictor
@@ -104,7 +105,7 @@ def _inputs(watched: Watched, predictor: Predictor, raw: bytes) -> tuple[Any, ..
         return nests.change(nests.join(first), lambda x: x.clone().contiguous())
 
 
-def validation(declared: Example, watched: Watched, predictor: Predictor, config: Any) -> list[tuple[Any, ...]]:
+def validation(declared: Example, watched: Watched, predictor: Predictor, config: Config) -> list[tuple[Any, ...]]:
     """Inputs for the network from the validation split; a generator's from seeds.
 
     Raises:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.artifact import Artifact
+from common.config import Config
 from common.errors import UserError
 from common.example import Example
 from common.export.capture import Call, Watched
@@ -93,7 +94,7 @@ class Original:
     bytes: int
 
 
-def measure_original(declared: Example, saved: Artifact, config: Any) -> Original:
+def measure_original(declared: Example, saved: Artifact, config: Config) -> Original:
     """Evaluates the run's model on its test split and keeps what went in and came out."""
     watched = Watched.of(saved)
     with watched.noting() as calls:
@@ -105,7 +106,7 @@ def compare(
     declared: Example,
     original: Original,
     exported: Artifact,
-    config: Any,
+    config: Config,
     *,
     tolerance: float | None,
     hardware: str,
