@@ -12,9 +12,9 @@ import torch
 
 from common.data.images import official as image_official
 from common.data.images.sources import SOURCES, load_images
-from common.data.images.splits import available_memory
 from common.data.splits import stratified
 from common.errors import UserError
+from common.machine.device import available_memory
 from tests.image_helpers import (
     assert_disjoint,
     counts,

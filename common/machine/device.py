@@ -326,6 +326,11 @@ def set_rng_state(state: dict[str, object], device: torch.device) -> None:
         torch.mps.set_rng_state(state["mps"])  # type: ignore[arg-type]
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def set_threads(processes: int = 1) -> int:
     """Shares this machine's cores among its processes; returns the threads of this one.
 
@@ -334,8 +339,7 @@ def set_threads(processes: int = 1) -> int:
     if processes == 1 and os.environ.get("OMP_NUM_THREADS", "").isdigit():
         torch.set_num_threads(max(1, int(os.environ["OMP_NUM_THREADS"])))
         return torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // processes)
+    threads = max(1, cores() // processes)
     torch.set_num_threads(threads)
     return threads
 
@@ -363,3 +367,18 @@ def peak_memory_mb(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+def available_memory() -> int:
+    """Bytes that can still be used, by the kernel's count and, in a container, by its limit; 8 GiB where unknown."""
+    free = 8 * 2**30
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+        group = Path("/sys/fs/cgroup")
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["file"])  # cached files give way
+        free = min(free, int((group / "memory.max").read_text()) - used)
+    except (OSError, ValueError, KeyError):  # not Linux, or no limit ("max")
+        pass
+    return max(free, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,11 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.data.images.folders import duplicates
-from common.data.images.splits import available_memory
-from common.data.splits import stratified
+from common.data.splits import duplicates, stratified
 from common.errors import UserError, nearest
 from common.kinds.audio import AudioInput, read
+from common.machine.device import available_memory, cores
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of one split
 UNHEARD = 0.2  # share of the speakers that training never hears
@@ -85,7 +83,7 @@ class Clips:
             self._fits = 2 * len(self) * self.audio.samples <= min(MEMORY_LIMIT, available_memory() // 4)
         if self._clips is None and self._fits:
             clips = torch.empty(len(self), self.audio.samples, dtype=torch.int16)
-            with ThreadPoolExecutor(_threads()) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 for row, clip in enumerate(pool.map(self.__getitem__, range(len(self)))):
                     clips[row] = clip
             self._clips = clips
@@ -218,7 +216,3 @@ def finished(data: AudioData, source: str, how: str, seed: int, limit: int | Non
 def _listed(speakers: Sequence[str]) -> str:
     names = sorted(set(speakers))
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +10,7 @@ import torch
 from common.data.images.arrays import shape_of
 from common.data.images.download import fetch_archive
 from common.data.images.splits import ImageData, Images, assemble
-from common.data.splits import stratified
+from common.data.splits import duplicates, stratified
 from common.errors import UserError, nearest
 from common.kinds.image import ImageInput
 
@@ -115,16 +113,6 @@ def _hidden(path: Path, top: Path) -> bool:
 
 def _suffixes() -> str:
     return " ".join(sorted(ImageInput.suffixes))
-
-
-def duplicates(files: Sequence[Path]) -> list[Hashable]:
-    """A key for each file that byte-identical files share; only files of equal length are read."""
-    sizes = [file.stat().st_size for file in files]
-    often = Counter(sizes)
-    return [
-        (size, hashlib.blake2b(file.read_bytes(), digest_size=16).digest()) if often[size] > 1 else file
-        for file, size in zip(files, sizes, strict=True)
-    ]
 
 
 def cub200(data_dir: Path, size: int | None, channels: int | None, seed: int, limit: int | None) -> ImageData:

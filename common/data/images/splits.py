@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from torch import Tensor
 from common.data.splits import stratified
 from common.errors import UserError
 from common.kinds.image import Drawing, ImageInput, check_header
+from common.machine.device import available_memory, cores
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of one split
 STATISTICS_SAMPLE = 4096  # images that mean and std are taken from where the split is not in memory
@@ -83,7 +83,7 @@ class Images:
             UserError: a file is missing, empty, no image or too large.
         """
         if not isinstance(self.source, Tensor):
-            with ThreadPoolExecutor(_threads()) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 list(pool.map(check_header, self.source))
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -110,7 +110,7 @@ class Images:
     def _decode(self, indices: Tensor) -> Tensor:
         out = torch.empty(len(indices), self.image.channels, self.image.size, self.image.size, dtype=torch.uint8)
         rows = out.numpy()  # copied by NumPy: PyTorch's own threads would wait, spinning, for those that decode
-        with ThreadPoolExecutor(_threads()) as pool:  # Pillow lets go of the interpreter lock
+        with ThreadPoolExecutor(cores()) as pool:  # Pillow lets go of the interpreter lock
             for row, pixels in enumerate(pool.map(self.__getitem__, indices.tolist())):
                 rows[row] = pixels.numpy()
         return out
@@ -188,22 +188,3 @@ def assemble(
     return ImageData(
         train, valid, test, classes, image.channels, image.size, mean, std, provenance, best_accuracy, drawing
     )
-
-
-def available_memory() -> int:
-    """Bytes that can still be used, by the kernel's count and, in a container, by its limit; 8 GiB where unknown."""
-    free = 8 * 2**30
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-        group = Path("/sys/fs/cgroup")
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(stat["file"])  # cached files give way
-        free = min(free, int((group / "memory.max").read_text()) - used)
-    except (OSError, ValueError, KeyError):  # not Linux, or no limit ("max")
-        pass
-    return max(free, 0)
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
