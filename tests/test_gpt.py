@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,14 @@ def test_logits_are_bent_to_the_cap() -> None:
         assert model(tokens(2, 20)).abs().max() <= 2.0
 
 
+@pytest.mark.parametrize("form", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(16, 16), (8, 32), (32, 8)])
-def test_muon_in_fp32_takes_the_steps_of_pytorchs(shape: tuple[int, int]) -> None:
+def test_muon_takes_the_steps_of_pytorchs(shape: tuple[int, int], form: torch.dtype) -> None:
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     theirs, ours = (nn.Parameter(start.clone()) for _ in range(2))
     optimizers = [
         torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, ns_coefficients=optim.COEFFICIENTS),
-        optim.Muon([ours], 0.02, 0.1),
+        optim.Muon([ours], 0.02, 0.1, form=form),
     ]
     for step in range(3):
         for weight, optimizer in zip((theirs, ours), optimizers, strict=True):
@@ -109,6 +111,15 @@ def test_muon_takes_matrices_and_adamw_the_rest() -> None:
     first, second = ({names[id(p)] for g in o.param_groups for p in g["params"]} for o in (matrices, rest))
     assert second == {"embedding.weight", "ngrams.weight", "head.weight"}
     assert first | second == set(names.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_is_for_training_only(family: str) -> None:
+    model = network(family, replace(SMALL, dropout=0.5)).train()
+    text = tokens(1, 12)
+    assert not torch.equal(model(text), model(text))
+    model.eval()
+    assert torch.equal(model(text), model(text))
 
 
 # --- data --------------------------------------------------------------------------------------------------

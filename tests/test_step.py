@@ -72,6 +72,14 @@ def test_mixup_smoothing_and_batch_norm_in_a_recorded_step(recorded_by: Callable
     assert same(replayed, trained(get("vision.train"), tmp_path / "eager", **values))
 
 
+def test_muon_and_dropout_in_a_recorded_step(recorded_by: Callable[[Any], None], tmp_path: Path) -> None:
+    values = {"dropout": 0.1, "weight_decay": 0.1, "steps": 10, "epochs": 2, "schedule": "cosine"}
+    recorded_by(tape)
+    replayed = trained(get("nlp.gpt"), tmp_path / "tape", **values)
+    recorded_by(refused)
+    assert same(replayed, trained(get("nlp.gpt"), tmp_path / "eager", **values))
+
+
 def test_a_function_is_recorded_once_and_replayed_from_then_on() -> None:
     calls: list[int] = []
     total = torch.zeros(())

@@ -123,8 +123,8 @@ class Step:
         if self.scaler.is_enabled():
             return "fp16 looks at every gradient before it is used; bf16 and fp32 don't"
         for optimizer in self.optimizers:
-            if not all(group.get("fused") for group in optimizer.param_groups):
-                return f"{type(optimizer).__name__} is not fused"
+            if not all(group.get("fused") or "capturable" in group for group in optimizer.param_groups):
+                return f"{type(optimizer).__name__} is neither fused nor made to be recorded"
         return ""
 
     @property

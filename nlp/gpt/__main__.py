@@ -131,6 +131,10 @@ class GPTConfig(FitConfig):
     tied: bool = option(False, "the head is the embedding", group="Model")
     cap: float = option(0.0, "logits are bent to at most so much; 0 for no bounds", group="Model", at_least=0)
 
+    dropout: float = option(
+        0.0, "share of what layers add that is left out in training", group="Model", at_least=0, at_most=0.9
+    )
+
     epochs: int = changed(FitConfig, "epochs", help="rounds of --steps, each ends with a validation")
     steps: int = option(None, "optimiser steps of an epoch", at_least=1, unset="by data set", common=True)
     batch_size: int = changed(
@@ -197,6 +201,7 @@ class GPTConfig(FitConfig):
             self.mlp,
             self.tied,
             self.cap,
+            self.dropout,
         )
 
 

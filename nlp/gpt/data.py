@@ -99,7 +99,7 @@ class Windows(Loader):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         if not self.train:
             for indices in self.batches(epoch)[start:]:
-                yield self._cut(self._share(indices) * self._context)
+                yield self._cut((self._share(indices) * self._context).to(self.device))
             return
         for step in range(epoch * len(self) + start, (epoch + 1) * len(self)):
             number, place = divmod(step, self.size // self.batch_size)
@@ -112,10 +112,10 @@ class Windows(Loader):
         """Where the runs of a pass begin, and in what order they come."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, "pass", number))
         offset = int(torch.randint(self._context, (), generator=generator))
-        return offset, torch.randperm(self.size, generator=generator)
+        return offset, torch.randperm(self.size, generator=generator).to(self.device)  # once: each copy waits for a GPU
 
     def _cut(self, begins: Tensor) -> Batch:
-        return inputs_and_targets(self._tokens[begins.to(self.device).unsqueeze(1) + self._span])
+        return inputs_and_targets(self._tokens[begins.unsqueeze(1) + self._span])
 
 
 def runs(split: Split, context: int, train: bool) -> int:

@@ -37,6 +37,7 @@ class Shape:
         mlp: "relu2" (So et al. 2021, arXiv 2109.08668) or "swiglu" (Shazeer 2020, arXiv 2002.05202).
         tied: the head is the embedding (Press and Wolf 2017, arXiv 1608.05859).
         cap: logits lie within −cap..cap (Gemma 2, arXiv 2408.00118); 0 for no bounds.
+        dropout: while training, the share of embeddings and of what layers add that is left out (Srivastava et al. 2014).
     """
 
     vocabulary: int
@@ -49,6 +50,7 @@ class Shape:
     mlp: str = "relu2"
     tied: bool = False
     cap: float = 0.0
+    dropout: float = 0.0
 
 
 def build(family: str, shape: Shape) -> GPT | Recurrent:
@@ -114,10 +116,11 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(shape)
         self.mlp = MLP(shape)
+        self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x: Tensor, turns: Turns, cache: KeyValues | None = None) -> Tensor:
-        x = x + self.attention(norm(x), turns, cache)
-        return x + self.mlp(norm(x))
+        x = x + self.dropout(self.attention(norm(x), turns, cache))
+        return x + self.dropout(self.mlp(norm(x)))
 
 
 class GPT(nn.Module):
@@ -129,6 +132,7 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
         self.ngrams = nn.Embedding(shape.rows, shape.width) if shape.rows else None
+        self.dropout = nn.Dropout(shape.dropout)
         self.head = None if shape.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.start_weights()
 
@@ -164,6 +168,7 @@ class GPT(nn.Module):
         if self.ngrams is not None:
             for n in range(1, LONGEST):
                 x = x + self.ngrams(hashed([tokens, *before[:n]], self.shape.rows))
+        x = self.dropout(x)
         for number, block in enumerate(self.blocks):
             x = block(x, turns, cache.layers[number] if cache is not None else None)
         weight = self.embedding.weight if self.head is None else self.head.weight
@@ -304,7 +309,8 @@ class Recurrent(nn.Module):
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         layers = {"lstm": nn.LSTM, "gru": nn.GRU}[family]
-        self.rnn: Any = layers(shape.width, shape.width, shape.depth, batch_first=True)
+        between = shape.dropout if shape.depth > 1 else 0.0
+        self.rnn: Any = layers(shape.width, shape.width, shape.depth, batch_first=True, dropout=between)
         self.head = None if shape.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.1)
         if self.head is not None:
