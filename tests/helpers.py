@@ -57,7 +57,9 @@ def ranks(processes: int, *arguments: str | Path, timeout: float = 240) -> subpr
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    """For a process that finds this project's modules, from wherever it is started."""
+    more = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [more])]), "COLUMNS": "100"}
 
 
 def result(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:

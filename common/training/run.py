@@ -20,7 +20,7 @@ from common.files import explain_write_errors, write_json
 from common.machine import device, distributed
 from common.machine.facts import facts
 from common.training import checkpoint, lock
-from common.training.tracking import Progress, Tracker, Window
+from common.training.tracking import Progress, Taken, Tracker, Window
 
 if TYPE_CHECKING:
     from common.kinds.answer import Answer
@@ -105,6 +105,7 @@ class Run:
         self._best: dict[str, Tensor] | None = None
         self._best_saved = True
         self._window = Window()
+        self._taken: tuple[int, int, Taken] | None = None  # its last step and epoch, and what was logged until then
         self._saved_at, self._save_seconds, self._saved_step = time.monotonic(), 0.0, -1
         self._signal = 0
         self._log_every, self._total = 1, 0
@@ -275,16 +276,17 @@ class Run:
 
     def log_now(self, **values: float) -> None:
         """Writes values that stand for themselves, such as those of a validation."""
+        self._write_taken()
         for name, value in values.items():
             if not -float("inf") < value < float("inf"):
                 self.flush()  # names the step of the loss that went wrong first, where there is one
                 self._fail(name, value, self.step + 1)
-        self._write(self.step + 1, values)
+        self._write(self.step + 1, self.epoch, values)
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.progress.say(f"epoch {self.epoch + 1:>3}  step {self.step + 1:>6}  {text}")
 
-    def _write(self, step: int, values: dict[str, float]) -> None:
-        self.tracker.scalars(step, self.epoch, values)
+    def _write(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        self.tracker.scalars(step, epoch, values)
         for listen in self.listeners:
             listen(step, values)
 
@@ -299,22 +301,34 @@ class Run:
 
     def flush(self) -> None:
         """Writes the means of what was logged since the last time, and checks that they are finite."""
-        values = self._window_of_all()
+        self._write_taken()
+        self._take()
+        self._write_taken()
+
+    def _take(self) -> None:
+        """Ends the window here. It is written a step later: a GPU then has that step to do and does not stand still."""
+        self._taken = (self.step, self.epoch, self._window.take())
+
+    def _write_taken(self) -> None:
+        if self._taken is None:
+            return
+        last, epoch, taken = self._taken
+        self._taken = None
+        values = self._mean_of_all(taken.values())
         means = {name: sum(v) / len(v) for name, v in values.items()}
         length = max((len(v) for v in values.values()), default=0)
         for name, series in values.items():
             for position, value in enumerate(series):
                 if not -float("inf") < value < float("inf"):
                     rate = values["lr"][position] if "lr" in values else None
-                    self._fail(name, value, self.step - length + position + 1, rate)
+                    self._fail(name, value, last - length + position + 1, rate)
         if means:
-            self._write(self.step, means)
+            self._write(last, epoch, means)
             self.progress.note("  ".join(f"{name} {value:.4g}" for name, value in means.items()))
-        self._window.clear()
 
-    def _window_of_all(self) -> dict[str, list[float]]:
-        """The window's values, step by step the mean over the processes, whose shares of a batch are equal."""
-        windows = distributed.gather(self._window.fetch())
+    def _mean_of_all(self, values: dict[str, list[float]]) -> dict[str, list[float]]:
+        """A window's values, step by step the mean over the processes, whose shares of a batch are equal."""
+        windows = distributed.gather(values)
         return {
             name: [sum(step) / len(windows) for step in zip(*(w[name] for w in windows), strict=True)]
             for name in windows[0]
@@ -330,8 +344,11 @@ class Run:
         self.progress.update(self.step, self.epoch + 1)
         # What is left behind the last whole window joins it: a mean of a few steps would stand apart in the chart.
         whole = self.step % self._log_every == 0 and self._total - self.step >= self._log_every
-        if last or whole:
-            self.flush()  # before the checkpoint, so that no line is written a second time after a resume
+        self._write_taken()
+        if last:
+            self.flush()
+        elif whole:
+            self._take()
         # Ranks see signals and clocks differently; they act on the largest of what they say.
         wish = distributed.agree(float(self._signal) or (0.5 if self._due() else 0.0))
         if wish and (self._save_every is None or self.step % self._save_every == 0):
@@ -370,6 +387,7 @@ class Run:
         if self.step == self._saved_step:  # known to every rank alike, as what lies on the disk is not
             return
         began = time.monotonic()
+        self._write_taken()  # before the checkpoint, so that no line is written a second time after a resume
         values = self._window.fetch()
         finite = all(-float("inf") < v < float("inf") for series in values.values() for v in series)
         if distributed.agree(float(not finite)):

@@ -150,13 +150,14 @@ class Step:
     def learn(self, inputs: Any, targets: Any) -> Tensor:
         """The step itself, kernel by kernel."""
         pieces = list(zip(nests.pieces(inputs, self._accumulate), nests.pieces(targets, self._accumulate), strict=True))
-        loss = torch.zeros((), device=self._run.device)
+        losses = []
         for number, ((x, y), share) in enumerate(zip(pieces, self._shares(pieces), strict=True), start=1):
             with _hold_back_gradients(self.network, number < len(pieces)):
                 with self._run.autocast():
-                    part = self.loss_fn(self.network(x), y) * share
+                    part = self.loss_fn(self.network(x), y)
+                    part = part if share is None else part * share
                 self.scaler.scale(part).backward()
-            loss += part.detach()
+            losses.append(part.detach())
         if self._clip:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
@@ -169,10 +170,12 @@ class Step:
             optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.blend(self.model, self._share)
-        return loss
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def _shares(self, pieces: list[tuple[Any, Any]]) -> Sequence[float | Tensor]:
+    def _shares(self, pieces: list[tuple[Any, Any]]) -> Sequence[float | Tensor | None]:
         """The part of each piece in the mean over the batch; the mean over the processes is then that of all."""
+        if self._count is None and len(pieces) == 1:
+            return [None]  # all of it
         if self._count is None:
             sizes = [nests.size(x) for x, _ in pieces]
             return [size / sum(sizes) for size in sizes]

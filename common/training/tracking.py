@@ -114,6 +114,37 @@ class Window:
     def clear(self) -> None:
         self._values = {}
 
+    def take(self) -> Taken:
+        """Empties the window. What was in it sets out for the CPU now and is waited for later."""
+        taken = Taken(self._values)
+        self.clear()
+        return taken
+
+
+class Taken:
+    """Scalars on their way to the CPU: they wait for what the device was given before, not for what it gets since."""
+
+    def __init__(self, values: dict[str, list[Tensor | float]]) -> None:
+        self._values = values
+        waiting = [v.float() for series in values.values() for v in series if isinstance(v, Tensor)]
+        self._fetched = torch.stack(waiting) if waiting else torch.empty(0)
+        self._ready: torch.cuda.Event | None = None
+        if self._fetched.is_cuda:
+            there = torch.empty(len(waiting), pin_memory=True)
+            self._fetched = there.copy_(self._fetched, non_blocking=True)
+            self._ready = torch.cuda.Event()
+            self._ready.record()
+
+    def values(self) -> dict[str, list[float]]:
+        """All as floats."""
+        if self._ready is not None:
+            self._ready.synchronize()
+        fetched = iter(self._fetched.tolist())
+        return {
+            name: [next(fetched) if isinstance(v, Tensor) else v for v in series]
+            for name, series in self._values.items()
+        }
+
 
 class Progress:
     """A bar with rate and time left on a terminal, plain lines elsewhere; on stderr, so that stdout stays clean.

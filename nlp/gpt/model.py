@@ -37,7 +37,7 @@ class Shape:
         mlp: "relu2" (So et al. 2021, arXiv 2109.08668) or "swiglu" (Shazeer 2020, arXiv 2002.05202).
         tied: the head is the embedding (Press and Wolf 2017, arXiv 1608.05859).
         cap: logits lie within −cap..cap (Gemma 2, arXiv 2408.00118); 0 for no bounds.
-        dropout: while training, the share of embeddings and of what layers add that is left out (Srivastava et al. 2014).
+        dropout: in training, the share of embeddings and of what layers add that is left out (Srivastava et al. 2014).
     """
 
     vocabulary: int

@@ -45,8 +45,8 @@ def optimizers(
 class Muon(Optimizer):
     """Steps whose singular values are all about 1, from momentum (Jordan 2024, kellerjordan.github.io/posts/muon).
 
-    The steps of torch.optim.Muon with its defaults. It takes matrices one by one and its rate as a number; here those of
-    one shape go together, and the rate may be a tensor, so that a CUDA graph holds the whole step.
+    The steps of torch.optim.Muon with its defaults. That takes matrices one by one and its rate as a number; here those
+    of one shape go together, and the rate may be a tensor, so that a CUDA graph holds the whole step.
 
     Args:
         matrices: parameters of two dimensions.

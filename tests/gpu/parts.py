@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.machine.device import cores
 from tests.helpers import ROOT, environment
 
 LEAST = 8.0  # seconds; with less left a part is not begun: importing torch takes as long
@@ -66,7 +67,7 @@ def perform(parts: Sequence[Part], out: Path, end: float, at_once: int) -> list[
                     done.append(Done(part, "skipped", "no time was left", 0.0))
                     continue
                 sys.stderr.write(f"{part.name} …\n")
-                running.append(_start(part, out, now, min(now + part.seconds, end)))
+                running.append(_start(part, out, now, min(now + part.seconds, end), max(1, cores() // at_once)))
             for one in [one for one in running if one.process.poll() is not None or time.monotonic() > one.until]:
                 running.remove(one)
                 done.append(_end(one))
@@ -80,14 +81,14 @@ def perform(parts: Sequence[Part], out: Path, end: float, at_once: int) -> list[
     return sorted(done, key=lambda one: order[one.part.name])
 
 
-def _start(part: Part, out: Path, now: float, until: float) -> _Running:
+def _start(part: Part, out: Path, now: float, until: float, threads: int) -> _Running:
     name = part.name.replace(" ", "-")
     files = (out / f"{name}.jsonl", out / f"{name}.log")
     with files[0].open("wb") as stdout, files[1].open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", *part.command],
             cwd=ROOT,
-            env=environment(),
+            env=environment() | {"OMP_NUM_THREADS": str(threads)},
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,  # so that what it has started can be stopped with it
