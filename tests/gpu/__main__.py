@@ -1,6 +1,6 @@
 """Every example on a GPU, then the GPU's rows of the benchmarks, in minutes: `make gpu`.
 
-  make gpu DATA=FOLDER_WITH_MNIST PEER=CHECKOUT_OF_PYTORCH_EXAMPLES GPU="--only smoke,dqn"
+  make gpu DATA=FOLDER_WITH_mnist_AND_tinyshakespeare PEER=CHECKOUT_OF_PYTORCH_EXAMPLES GPU="--only smoke,dqn"
 
 Prints a table, writes gpu.json beside the log of each part, and the figures of each part to results/gpu-PART.json. Ends
 with code 1 if anything failed; what is not installed or not given is skipped and said.
@@ -19,11 +19,11 @@ from common import example
 from common.machine.device import cores, set_threads
 from tests.gpu import report
 from tests.gpu.parts import Part, perform
-from tests.gpu.timings import PARTS
+from tests.gpu.timings import NEEDED, PARTS
 from tests.results import RESULTS
 
 # Seconds that a timing part may take on a GPU; all together are held to --minutes.
-BOXES = {"mnist": 45, "small": 60, "resnet": 75, "dqn": 45, "peer": 60, "gan": 60, "aoti": 120}
+BOXES = {"mnist": 45, "small": 60, "resnet": 75, "dqn": 45, "peer": 60, "gan": 60, "gpt": 60, "aoti": 120}
 SMOKE = 120
 SMOKE_SHARE = 0.5  # of the minutes; the rest is for the timings
 THREADS = 2  # of a smoke part: they are not timed, and a GPU has room for as many tiny ones as there are cores for
@@ -49,14 +49,11 @@ def parts(options: argparse.Namespace) -> list[Part]:
     return [part for part in made if {part.name, *part.name.split(" ")} & set(wanted)]
 
 
-def mnist_folder(data: str | None) -> str | None:
-    """The folder that holds MNIST/raw, of one named or of `mnist` in it."""
-    for folder in (Path(data, "mnist"), Path(data)) if data else ():
-        if (folder / "MNIST").is_dir() or list(folder.glob("train-images*")):
-            return str(folder.resolve())
-    if data:
-        raise SystemExit(f"error: --data {data}: neither MNIST/raw nor mnist/MNIST/raw is there.")
-    return None
+def data_folder(data: str | None) -> str | None:
+    """The folder as a whole path; the program ends where it holds no data set that a part needs."""
+    if data and not any(Path(data, name).is_dir() for name in NEEDED):
+        raise SystemExit(f"error: --data {data}: neither {' nor '.join(NEEDED)} is there.")
+    return str(Path(data).resolve()) if data else None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--results", type=Path, help="folder of the figures' files; results, but none with --device cpu"
     )
-    parser.add_argument("--data", help="folder that holds MNIST (its IDX files), or mnist/")
+    parser.add_argument("--data", help="folder of data sets, in folders of their own: " + ", ".join(NEEDED))
     parser.add_argument("--peer", help="checkout of github.com/pytorch/examples")
     parser.add_argument("--minutes", type=float, default=5.0, help="after which nothing runs any more; %(default)g")
     parser.add_argument("--device", default="cuda", help="cpu tries this program itself, much reduced; %(default)s")
@@ -76,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device != "cpu" and not torch.cuda.is_available():
         sys.stderr.write("error: PyTorch finds no GPU here. --device cpu tries the program itself.\n")
         return 2
-    options.data = mnist_folder(options.data)
+    options.data = data_folder(options.data)
     set_threads()
     chosen, out = parts(options), Path(options.out)
     out.mkdir(parents=True, exist_ok=True)

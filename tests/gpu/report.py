@@ -25,6 +25,7 @@ TITLES = {
     "dqn": "CartPole on a GPU",
     "peer": "pytorch/examples on a GPU",
     "gan": "GAN on a GPU",
+    "gpt": "GPT on a GPU",
     "aoti": "AOTInductor on a GPU",
 }
 
