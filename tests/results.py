@@ -45,6 +45,7 @@ SUBJECTS = (
     "Exports",
     "Tuning",
     "SageMaker",
+    "On a GPU",
 )
 PACKAGES = (
     "torch",
@@ -384,6 +385,19 @@ HEADLINES = (
         "LitServe at its best: {16 clients}",
     ),
     Headline("hostile requests to the server", "hostile", "ours", "{5xx but 503} times 5xx but 503, {hangs} hangs"),
+    Headline("MNIST on a GPU", "gpu-mnist", "MNIST by default", "{accuracy}, {training} of training"),
+    Headline(
+        "`fit` on a GPU, a small network",
+        "gpu-small",
+        "vgg 28 px, batch 128",
+        "{fit of captured} a bare loop captured by hand, {fit of bare} one that is not",
+    ),
+    Headline(
+        "`fit` on a GPU, ResNet-50",
+        "gpu-resnet",
+        "resnet50 224 px, batch 256",
+        "{fit of captured} a bare loop captured by hand, {fit of bare} one that is not",
+    ),
     Headline("page: from a stroke of a digit to the answer", "page", "a stroke of a digit", "median {median}"),
 )
 

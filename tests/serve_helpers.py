@@ -24,7 +24,12 @@ class Number(Answer):
 def address(server: subprocess.Popen[str]) -> str:
     """The URL that a server says on stderr once it answers."""
     assert server.stderr is not None
-    return next(line.split()[-1] for line in server.stderr if line.startswith("serving at "))
+    said = []
+    for line in server.stderr:
+        if line.startswith("serving at "):
+            return line.split()[-1]
+        said.append(line)
+    raise AssertionError(f"the server ended: {''.join(said[-3:]).strip()}")
 
 
 def write_artifact(folder: Path, model: str = "lenet", size: int = 28, channels: int = 1, classes: int = 10) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -95,12 +96,18 @@ def rows(lines: Sequence[dict[str, Any]], by: Literal["ours", "peer"]) -> list[R
         figures = {}
         for line in own:
             value = line["value"] if isinstance(line["value"], int | float) else None  # what is no number is text
-            figures[line["figure"].partition(": ")[2] or "value"] = Figure(value, line["unit"])
+            name = line["figure"].partition(": ")[2] or "value"
+            figures[name] = Figure(value, line["unit"], decimals=None if value is None else decimals(value))
         n = own[0]["n"]
         note = "; ".join(f"{line['figure'].partition(': ')[2]} {line['note']}" for line in own if line["note"])
         statistic: Literal["mean", "median"] = "median" if n > 1 else "mean"
         made.append(Row(thing, figures, by, statistic, n, command=own[0]["command"], note=note))
     return made
+
+
+def decimals(value: float) -> int:
+    """For four digits that count."""
+    return max(0, 3 - math.floor(math.log10(abs(value) or 1.0)))
 
 
 def table(found: dict[str, Any]) -> str:

@@ -98,7 +98,7 @@ def gan(options: argparse.Namespace) -> None:
 
 # nanoGPT's config for one GPU: 6 layers, 384 wide, 256 characters, batches of 64; it reports a loss of 1.4697.
 GPT = (
-    "--depth 6 --width 384 --heads 6 --context 256 --batch-size 64 --rows 0 --dropout 0.3 --weight-decay 0.1"
+    "--depth 6 --width 384 --heads 6 --context 256 --batch-size 64 --rows 0 --dropout 0.3 --weight-decay 0.3"
     " --epochs 8 --steps 100"
 )
 
