@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from common.kinds.answer import Row
-from common.kinds.prompt import Prompt, Sampling
+from common.kinds.prompt import Prompt
+from common.kinds.sampling import Sampling
 from common.kinds.writing import News
 from common.machine import device
 from nlp.vocabulary import END, Vocabulary

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from common.kinds.prompt import Sampling
+from common.kinds.sampling import Sampling
 from common.machine import device
 from nlp.decoding import Cached, Scored, Text, choose, draw, padded, probabilities
 from nlp.vocabulary import END, Vocabulary

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.kinds.prompt import Sampling
+from common.kinds.sampling import Sampling
 from common.machine.device import isolated_rng
 from nlp import decoding
 from nlp.gpt.model import FAMILIES, GPT, Shape, build

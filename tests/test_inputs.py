@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from common.errors import UserError
 from common.kinds.base import MAX_BYTES
 from common.kinds.image import ImageInput
+from common.kinds.messages import MOST_LETTERS, Conversation, Message, MessagesInput
 from common.kinds.observation import ObservationInput
-from common.kinds.prompt import Prompt, PromptInput, Sampling
+from common.kinds.prompt import Prompt, PromptInput
 from common.kinds.row import RowInput
+from common.kinds.sampling import Sampling
 from common.kinds.seed import SeedInput
 from common.kinds.text import TextInput
 from tests.helpers import same
@@ -31,9 +34,10 @@ ROW = RowInput(("width", "height"))
 SEED = SeedInput(4, ("cat", "dog"))
 SEEN = ObservationInput((2, 2))
 PROMPT = PromptInput("To be")
+TALK = MessagesInput("What is 2 + 2?")
 
 
-@pytest.mark.parametrize("inputs", [TextInput(), ROW, SEED, SEEN, PROMPT])
+@pytest.mark.parametrize("inputs", [TextInput(), ROW, SEED, SEEN, PROMPT, TALK])
 def test_its_json_makes_the_same_input_again(inputs: Any) -> None:
     fields = inputs.to_json()
     assert fields["kind"] == inputs.kind
@@ -61,6 +65,28 @@ def test_a_prompt_is_a_text_or_an_object_with_options() -> None:
     asked = '{"prompt": "meant as a text"}'  # in JSON a text is a text, whatever is in it
     assert PROMPT.decode(PROMPT.value(asked)).text == asked
     assert PROMPT.decode(PROMPT.value({"prompt": "To be", "seed": 3})).sampling.seed == 3
+
+
+def said(*messages: Any, **options: Any) -> bytes:
+    return json.dumps({"messages": messages, **options}).encode()
+
+
+USER = {"role": "user", "content": "Hello"}
+
+
+def test_a_conversation_is_a_text_or_messages_with_options() -> None:
+    alone = Conversation((Message("user", "Hello"),), Sampling())
+    assert TALK.decode(b"Hello\n") == TALK.decode(said(USER)) == TALK.decode(TALK.value("Hello")) == alone
+    system = {"role": "system", "content": "Be brief."}
+    parts = {"role": "assistant", "content": [{"type": "text", "text": "Good "}, {"type": "text", "text": "day"}]}
+    found = TALK.decode(said(system, USER, {**parts, "refusal": None}, USER, temperature=0, stop=["."]))
+    assert [message.role for message in found.messages] == ["system", "user", "assistant", "user"]
+    assert found.messages[2].content == "Good day"
+    assert found.sampling == Sampling(temperature=0.0, stop=(".",))
+    for text in ('{"messages"', '["messages"]', '{"a": "messages"}'):  # no object with messages: a text about them
+        assert TALK.decode(text.encode()).messages == (Message("user", text),)
+    asked = said(USER).decode()  # in JSON a text is a text, whatever is in it
+    assert TALK.decode(TALK.value(asked)).messages[0].content == asked
 
 
 @pytest.mark.parametrize("row", [b'{"height": 2, "width": 1.5}', b"[1.5, 2]", b"1.5,2\n", b' "1.5", 2 '])
@@ -113,7 +139,22 @@ def test_an_observation_is_json_or_numpy() -> None:
         (PROMPT, b'{"prompt": "a", "stop": ""}', "\"stop\" is ''; it must be a text or up to 4 of them"),
         (PROMPT, b'{"prompt": "a", "stop": ["a", 1]}', "\"stop\" is ['a', 1]; it must be a text or up to 4 of them"),
         (PROMPT, b'{"prompt": "\\ud800"}', "holds half of a surrogate pair, which is no character."),
+        (PROMPT, b'{"prompt": "a", "stop": "\\udc00"}', "\"stop\" is '\\udc00'; it must be a text"),
         (PromptInput("ab", "ab"), b"abc", "The prompt has characters that this model does not know: 'c'."),
+        (TALK, b"  \n", "The conversation ends with a message without a text."),
+        (TALK, said(), '"messages" is []; it must be a list of at least one message.'),
+        (TALK, b'{"messages": "Hello"}', "\"messages\" is 'Hello'; it must be a list"),
+        (TALK, said("Hello"), 'message 1 is \'Hello\', not an object with "role" and "content".'),
+        (TALK, said(USER, {"role": "assistent", "content": ""}), "message 2 has the role 'assistent'.\nDid you mean"),
+        (TALK, said({"content": "Hello"}), "message 1 has the role None."),
+        (TALK, said({"role": "user"}), 'message 1: "content" is None, not a text.'),
+        (TALK, said({"role": "user", "content": [{"type": "image_url"}]}), "this model reads only texts."),
+        (TALK, said({"role": "user", "content": "a\ud800"}), "message 1 holds half of a surrogate pair"),
+        (TALK, said(USER, {"role": "assistant", "content": "Yes"}), "ends with a message of the assistant."),
+        (TALK, said(*[USER] * 513), "The conversation has 513 messages; 512 are the most."),
+        (TALK, said(USER, temprature=1), "unknown option 'temprature'.\nDid you mean temperature?"),
+        (TALK, b"x" * (MOST_LETTERS + 1), "The conversation has 262,145 letters; 262,144 are the most."),
+        (MessagesInput("ab", "ab"), said({"role": "user", "content": "abc"}), "message 1 has characters that this"),
         (SEEN, b"[1, 2]", "The observation has the shape [2], not [2, 2]."),
         (SEEN, b"[[1, 2], [3]]", "The observation does not hold numbers of the shape [2, 2]."),
         (SEEN, b"[[1, 2], [3, 1e999]]", "The observation holds inf"),
@@ -145,6 +186,7 @@ def test_a_missing_file_is_named() -> None:
         ImageInput(8, 1, (0.5,), (0.5,)),
         ImageInput(5, 3, (0.5,) * 3, (0.5,) * 3),
         PROMPT,
+        TALK,
     ],
 )
 def test_every_input_reads_its_own_sample(inputs: Any) -> None:

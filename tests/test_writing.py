@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from common.kinds.prompt import Prompt, Sampling
+from common.kinds.prompt import Prompt
+from common.kinds.sampling import Sampling
 from common.kinds.writing import stream
 from nlp import decoding
 from nlp.gpt import model as models

@@ -137,9 +137,13 @@ class Kind(ABC):
         """The point of the latent space that an input means; UserError where `latent` is false."""
         raise UserError("This model has no latent space.")
 
-    def completion(self, request: dict[str, Any]) -> bytes:
-        """The raw input that a request to /v1/completions means; UserError where this kind writes no texts."""
-        raise UserError("This model continues no texts.")
+    def request(self, given: dict[str, Any]) -> bytes:
+        """The raw input that a request to /v1/completions ("prompt") or /v1/chat/completions ("messages") means.
+
+        Raises:
+            UserError: this kind is not asked so.
+        """
+        raise UserError("This model writes no texts.")
 
     def page(self) -> dict[str, Any]:
         """What the page's view of this kind must know of the model besides; JSON-able."""

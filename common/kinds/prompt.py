@@ -2,53 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from common.errors import UserError, nearest
-from common.kinds.base import CSV, JSON, TEXT, Kind, dumps, json_of, shown, text_of
-
-MOST_TOKENS = 2048  # that are written after one prompt
-MOST_NAMED = 12  # unknown characters that an error names
-MOST_STOPS, LONGEST_STOP = 4, 256  # stop strings, and their letters
-BOUNDS = {  # of each number, both included
-    "max_tokens": (1, MOST_TOKENS),
-    "temperature": (0, 10),
-    "top_k": (0, 2**31 - 1),
-    "top_p": (0, 1),
-    "min_p": (0, 1),
-    "repetition_penalty": (0.1, 10),
-    "seed": (0, 2**63 - 1),
-}
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen, again and again.
-
-    Attributes:
-        max_tokens: after which the text ends.
-        temperature: logits are divided by it; 0 takes the likeliest token always.
-        top_k: only the k likeliest tokens; 0 for all.
-        top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020, arXiv 1904.09751).
-        min_p: only tokens with this share of the likeliest one's probability (Nguyen et al. 2024, arXiv 2407.01082).
-        repetition_penalty: of tokens that were there before, positive logits are divided by it and negative ones
-            multiplied (Keskar et al. 2019, arXiv 1909.05858); 1 for none.
-        stop: texts before which the answer ends.
-        seed: of the choices; the same gives the same text.
-    """
-
-    max_tokens: int = 200
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int = 0
+from common.errors import UserError
+from common.kinds.base import shown
+from common.kinds.sampling import SampledInput, Sampling
 
 
 class Prompt(NamedTuple):
@@ -58,138 +17,17 @@ class Prompt(NamedTuple):
     sampling: Sampling
 
 
-OPTIONS = {field.name: field.default for field in dataclasses.fields(Sampling)}
-
-
 @dataclass(frozen=True)
-class PromptInput(Kind):
-    """A text, or an object with a text under "prompt" and any of the fields of Sampling.
-
-    Args:
-        example: a prompt that the model can read, such as the beginning of a text of its kind.
-        alphabet: all characters that it can read, where it can't read every one.
-    """
+class PromptInput(SampledInput):
+    """A text, or an object such as `{"prompt": "To be", "temperature": 0}`."""
 
     kind: ClassVar[str] = "prompt"
-    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".json")
-    media: ClassVar[tuple[str, ...]] = (TEXT, CSV)
-    plain: ClassVar[str] = JSON
+    key: ClassVar[str] = "prompt"
+    noun: ClassVar[str] = "prompt"
     usage: ClassVar[str] = '--value "To be"'
-    most_work: ClassVar[int] = 2**17
-    too_much: ClassVar[str] = f"The prompts ask for more than {2**17:,} tokens together."
+    elsewhere: ClassVar[str] = "This model continues texts and has not learned to converse: ask /v1/completions."
 
-    example: str = ""
-    alphabet: str = ""
-
-    def sample(self) -> bytes:
-        return self._greedy(self.example)
-
-    def longer(self) -> bytes:
-        return self._greedy(self.example * 3)
-
-    def many(self, count: int) -> list[bytes]:
-        text = self.example or " "
-        return [self._greedy(text[i % len(text) :] + text[: i % len(text)] * (i // len(text))) for i in range(count)]
-
-    def _greedy(self, text: str) -> bytes:
-        return dumps({"prompt": text, "max_tokens": 16, "temperature": 0}).encode()
-
-    def start(self) -> dict[str, Any]:
-        return {"prompt": self.example, **OPTIONS, "stop": []}
-
-    def decode(self, source: Path | bytes, name: str = "") -> Prompt:
-        """A text as it is, with the usual options; or JSON: `{"prompt": "To be", "temperature": 0}`.
-
-        Raises:
-            UserError: an option is unknown, out of bounds or of a wrong type, or a character is not in the alphabet.
-        """
-        name = name or "The prompt"
-        text = text_of(source, name)
-        value = _object(text)
-        if value is None:
-            return Prompt(self._known(text, name), Sampling())
-        given = dict(value)
-        prompt = given.pop("prompt")
-        if not isinstance(prompt, str):
-            raise UserError(f'{name}: "prompt" is {shown(prompt)}, not a text.')
-        if any(0xD800 <= ord(letter) < 0xE000 for letter in prompt):
-            raise UserError(f'{name}: "prompt" holds half of a surrogate pair, which is no character.')
-        for key in given:
-            if key not in OPTIONS:
-                raise UserError(f"{name} has an unknown option {shown(key)}.", nearest(key, OPTIONS))
-        return Prompt(self._known(prompt, name), Sampling(**{key: _option(key, given[key], name) for key in given}))
-
-    def _known(self, text: str, name: str) -> str:
-        """The text; UserError where it has characters that the model can't read."""
-        unknown = sorted(set(text).difference(self.alphabet)) if self.alphabet else []
-        if unknown:
-            named = " ".join(map(repr, unknown[:MOST_NAMED])) + (" …" if len(unknown) > MOST_NAMED else "")
-            raise UserError(f"{name} has characters that this model does not know: {named}.", "Leave them out.")
-        return text
-
-    def value(self, value: Any) -> bytes:
-        if isinstance(value, str):
-            return _bytes(value if _object(value) is None else dumps({"prompt": value}))
-        if not isinstance(value, dict) or "prompt" not in value:
-            raise UserError('An input is a text, or an object with a text under "prompt".')
-        return _bytes(dumps(value))
-
-    def cells(self, cells: list[str]) -> bytes:
-        if len(cells) != 1:
-            return super().cells(cells)
-        return self.value(cells[0])
-
-    def completion(self, request: dict[str, Any]) -> bytes:
-        return self.value(request)
-
-    def has_key(self, key: str) -> bool:
-        return key == "prompt" or key in OPTIONS
-
-    def work(self, raw: bytes) -> int:
-        try:
-            return self.decode(raw).sampling.max_tokens
-        except UserError:  # which `decode` says when it is this input's turn
-            return 1
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    """An object with a prompt; None for anything else, which is a text itself."""
-    if not text.lstrip().startswith("{") or '"prompt"' not in text:
-        return None
-    try:
-        value = json_of(text, "The prompt")
-    except UserError:
-        return None
-    return value if isinstance(value, dict) and "prompt" in value else None
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise UserError("The prompt holds half of a surrogate pair, which is no character.") from None
-
-
-def _option(key: str, value: Any, name: str) -> Any:
-    """A checked option; UserError where it is none."""
-    if key == "stop":
-        stops = [value] if isinstance(value, str) else value
-        fits = isinstance(stops, list) and len(stops) <= MOST_STOPS and all(map(_is_stop, stops))
-        if not fits:
-            raise UserError(
-                f'{name}: "stop" is {shown(value)}; it must be a text or up to {MOST_STOPS} of them, of 1 to '
-                f"{LONGEST_STOP} letters each."
-            )
-        return tuple(stops)
-    low, high = BOUNDS[key]
-    whole = type(OPTIONS[key]) is int
-    number = type(value) is int or (not whole and isinstance(value, float) and math.isfinite(value))
-    if not number or not low <= value <= high:
-        raise UserError(
-            f'{name}: "{key}" is {shown(value)}; it must be a {"whole " if whole else ""}number from {low} to {high}.'
-        )
-    return value if whole else float(value)
-
-
-def _is_stop(stop: Any) -> bool:
-    return isinstance(stop, str) and 0 < len(stop) <= LONGEST_STOP
+    def asked(self, content: Any, sampling: Sampling, name: str) -> Prompt:
+        if not isinstance(content, str):
+            raise UserError(f'{name}: "prompt" is {shown(content)}, not a text.')
+        return Prompt(self.known(content, name), sampling)

@@ -44,7 +44,7 @@ def add(
         try:
             asked = _object(await intake.read(request))
             model = _model(writers, asked.get("model"))
-            raw = model.predictor.input.completion(_known(asked))
+            raw = model.predictor.input.request(_known(asked))
             item = decoded(model.predictor.input, raw, "The request")
             answer = _Answer(asked, model.name)
             news = _listened(model, item, settings, counters)

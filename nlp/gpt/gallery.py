@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from common.data.texts.corpora import Corpus
-from common.kinds.prompt import Sampling
+from common.kinds.sampling import Sampling
 from common.machine import distributed
 from common.metrics import Metrics
 from common.report import page as report
