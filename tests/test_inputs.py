@@ -14,11 +14,11 @@ import torch
 from common.errors import UserError
 from common.kinds.base import MAX_BYTES
 from common.kinds.image import ImageInput
-from common.kinds.messages import MOST_LETTERS, Conversation, Message, MessagesInput
+from common.kinds.messages import Conversation, Message, MessagesInput
 from common.kinds.observation import ObservationInput
 from common.kinds.prompt import Prompt, PromptInput
 from common.kinds.row import RowInput
-from common.kinds.sampling import Sampling
+from common.kinds.sampling import MOST_LETTERS, Sampling
 from common.kinds.seed import SeedInput
 from common.kinds.text import TextInput
 from tests.helpers import same
@@ -141,6 +141,7 @@ def test_an_observation_is_json_or_numpy() -> None:
         (PROMPT, b'{"prompt": "\\ud800"}', "holds half of a surrogate pair, which is no character."),
         (PROMPT, b'{"prompt": "a", "stop": "\\udc00"}', "\"stop\" is '\\udc00'; it must be a text"),
         (PromptInput("ab", "ab"), b"abc", "The prompt has characters that this model does not know: 'c'."),
+        (PROMPT, b"x" * (MOST_LETTERS + 1), "The prompt has 262,145 letters; 262,144 are the most."),
         (TALK, b"  \n", "The conversation ends with a message without a text."),
         (TALK, said(), '"messages" is []; it must be a list of at least one message.'),
         (TALK, b'{"messages": "Hello"}', "\"messages\" is 'Hello'; it must be a list"),

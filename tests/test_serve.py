@@ -116,7 +116,7 @@ def test_several_inputs_in_json_and_lines_out(client: TestClient) -> None:
 def test_the_api_describes_every_model(client: TestClient, run: Path) -> None:
     listed = client.get("/v1/models").json()["models"]
     assert [model["name"] for model in listed] == ["vision.train", "second"]
-    assert client.get("/v1/models/second").json() == listed[1]
+    assert client.get("/v1/models/second").json().items() > listed[1].items()
     assert listed[0]["input"]["kind"] == "image"
     assert listed[0]["classes"] == load_artifact(run).classes
     assert str(run) not in json.dumps(listed)

@@ -7,11 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from common.errors import UserError, nearest
 from common.kinds.base import shown
-from common.kinds.sampling import SampledInput, Sampling
+from common.kinds.sampling import MOST_LETTERS, SampledInput, Sampling
 
 ROLES = ("system", "user", "assistant")
 MOST_MESSAGES = 512
-MOST_LETTERS = 2**18  # of all messages together
 
 
 class Message(NamedTuple):

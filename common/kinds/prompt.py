@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from common.errors import UserError
 from common.kinds.base import shown
-from common.kinds.sampling import SampledInput, Sampling
+from common.kinds.sampling import MOST_LETTERS, SampledInput, Sampling
 
 
 class Prompt(NamedTuple):
@@ -30,4 +30,6 @@ class PromptInput(SampledInput):
     def asked(self, content: Any, sampling: Sampling, name: str) -> Prompt:
         if not isinstance(content, str):
             raise UserError(f'{name}: "prompt" is {shown(content)}, not a text.')
+        if len(content) > MOST_LETTERS:
+            raise UserError(f"{name} has {len(content):,} letters; {MOST_LETTERS:,} are the most.")
         return Prompt(self.known(content, name), sampling)

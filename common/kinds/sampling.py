@@ -13,6 +13,7 @@ from common.errors import UserError, nearest
 from common.kinds.base import CSV, JSON, TEXT, Kind, dumps, json_of, shown, text_of
 
 MOST_TOKENS = 2048  # that are written after one prompt
+MOST_LETTERS = 2**18  # of an input
 MOST_NAMED = 12  # unknown characters that an error names
 MOST_STOPS, LONGEST_STOP = 4, 256  # stop strings, and their letters
 BOUNDS = {  # of each number, both included

@@ -17,11 +17,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from common.serve import completions, documents, formats, page
+from common.errors import UserError
+from common.serve import documents, formats, page
 from common.serve.counters import Counters
 from common.serve.formats import Problem
 from common.serve.guard import Guard
 from common.serve.models import ServedModel
+from common.serve.openai import asked as texts_asked
+from common.serve.openai import routes
+from common.serve.openai.routes import Texts
 from common.serve.requests import Intake, find
 from common.serve.settings import Settings
 
@@ -34,6 +38,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings | None = No
     settings = settings or Settings()
     counters = Counters(list(models))
     intake = Intake(settings.max_body, settings.max_requests * settings.max_body)
+    texts = Texts(models, settings, counters)
     for model in models.values():
         model.observe = _counting(counters, model.name)
 
@@ -60,13 +65,13 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings | None = No
     @app.get("/v1/models", **documents.MODELS)
     async def list_models() -> dict[str, Any]:
         """Every model, and what it takes and gives."""
-        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "you"} for name in models]
-        return {"models": [model.describe() for model in models.values()], "object": "list", "data": listed}
+        described = [model.describe() for model in models.values()]
+        return {"models": described, "object": "list", "data": [_listed(name) for name in models]}
 
     @app.get("/v1/models/{name}", **documents.MODEL)
     async def describe_model(name: str) -> dict[str, Any]:
         """One model, and what it takes and gives."""
-        return find(models, name).describe()
+        return {**find(models, name).describe(), **_listed(name)}
 
     @app.post("/v1/models/{name}/predict", **documents.predictions(models))
     async def predict(name: str, request: Request) -> Response:
@@ -75,19 +80,32 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings | None = No
 
     @app.post("/invocations", **documents.predictions(models))
     async def invocations(request: Request) -> Response:
-        """The same for SageMaker; the query `model` or the target-model header names one of several models."""
+        """The same for SageMaker; the query `model` or the target-model header names one of several models.
+
+        Of a model that writes, an object with "stream" is a request of OpenAI's form, and answered so.
+        """
         name = request.query_params.get("model") or request.headers.get(TARGET_HEADER)
-        return await serve(request, find(models, name) if name else next(iter(models.values())))
+        model = find(models, name) if name else next(iter(models.values()))
+        if model.desk is None:
+            return await serve(request, model)
+        body = await intake.read(request)
+        asked = texts_asked.either(body)
+        if asked is None:
+            return await serve(request, model, body)
+        try:
+            return await texts.answer(request, asked, model)
+        except UserError as mistake:
+            raise Problem(400, str(mistake)) from mistake
 
     @app.get("/metrics", **documents.METRICS)
     async def metrics() -> Response:
         """Counts of requests and batches, for Prometheus."""
         return Response(counters.text(), media_type="text/plain; version=0.0.4")
 
-    async def serve(request: Request, model: ServedModel) -> Response:
+    async def serve(request: Request, model: ServedModel, body: bytes | None = None) -> Response:
         began, status = time.perf_counter(), 500
         try:
-            body = await intake.read(request)
+            body = await intake.read(request) if body is None else body
             with counters.at_work(settings.max_requests):  # only now: a slow client takes no other one's place
                 answer = await asyncio.wait_for(_answer(request, body, model, settings), settings.timeout)
             status = 200
@@ -102,8 +120,13 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings | None = No
             counters.answered(model.name, status, time.perf_counter() - began)
 
     page.add(app, models, settings, intake)
-    completions.add(app, models, settings, intake, counters)
+    routes.add(app, texts, intake)
     return app
+
+
+def _listed(name: str) -> dict[str, Any]:
+    """A model as OpenAI's clients know one."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "you"}
 
 
 async def _answer(request: Request, body: bytes, model: ServedModel, settings: Settings) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterator
@@ -11,7 +12,8 @@ from typing import Any
 from common.kinds.writing import News, Writer
 from common.serve.formats import Problem
 
-MOST_TEXTS = 16  # written at the same time; each holds a cache of all its tokens
+MOST_TEXTS = 16  # written at the same time
+MOST_TOKENS = 2**15  # of all of them, with their prompts and all that they may come to: each is held in a cache
 
 
 class Desk:
@@ -20,11 +22,13 @@ class Desk:
     Args:
         writer: is touched by that thread only.
         most: texts at the same time.
+        tokens: of all of them together.
     """
 
-    def __init__(self, writer: Writer, most: int = MOST_TEXTS) -> None:
+    def __init__(self, writer: Writer, most: int = MOST_TEXTS, tokens: int = MOST_TOKENS) -> None:
         self._writer = writer
         self._most = most
+        self._tokens = tokens
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._open: set[_Order] = set()
         self._thread: threading.Thread | None = None
@@ -33,11 +37,13 @@ class Desk:
         """The news of one text, until it ends. Who stops listening ends it within a token.
 
         Args:
-            item: a decoded input.
+            item: a decoded input, with its `sampling`.
             patience: seconds for each token.
 
         Raises:
-            Problem: 503 where too many texts are being written, or a token takes too long.
+            Problem: 503 where too many texts are being written or a token takes too long, 400 where this one alone may
+                have too many tokens.
+            UserError: the writer can't begin it.
         """
         if self._full():
             raise Problem(503, "The server writes all the texts that it can. Try again later.")
@@ -78,7 +84,7 @@ class Desk:
                     return
                 if order.wanted:
                     try:
-                        going[self._writer.add(order.item)] = order
+                        going[self._begun(order, going)] = order
                     except Exception as error:  # about this text alone
                         order.tell(error)
             for writing in [writing for writing, order in going.items() if not order.wanted]:
@@ -97,12 +103,26 @@ class Desk:
                 if news.finish:
                     del going[news.writing]
 
+    def _begun(self, order: _Order, going: dict[Any, _Order]) -> Any:
+        """The writing of an order, if there is room for its tokens."""
+        writing = self._writer.add(order.item)
+        prompt, more = writing.prompt_tokens, order.item.sampling.max_tokens
+        order.tokens = prompt + more
+        if order.tokens > self._tokens - sum(other.tokens for other in going.values()):
+            self._writer.drop(writing)
+            if order.tokens > self._tokens:
+                what = f"The text has {prompt:,} tokens and asks for {more:,} more; {self._tokens:,} are the most."
+                raise Problem(400, what)
+            raise Problem(503, "The server holds all the tokens that it can. Try again later.")
+        return writing
+
 
 class _Order:
     """A text that somebody waits for.
 
     Attributes:
         news: that have not been read yet.
+        tokens: that it may come to, with its prompt.
         wanted: whether somebody still waits.
     """
 
@@ -110,8 +130,10 @@ class _Order:
         self.item = item
         self.news: asyncio.Queue[News | Exception] = asyncio.Queue()
         self.wanted = True
+        self.tokens = 0
         self._loop = loop
 
     def tell(self, news: News | Exception) -> None:
         """From the writer's thread."""
-        self._loop.call_soon_threadsafe(self.news.put_nowait, news)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and whoever waited with it
+            self._loop.call_soon_threadsafe(self.news.put_nowait, news)
