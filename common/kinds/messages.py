@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -46,6 +47,9 @@ class MessagesInput(SampledInput):
 
     def alone_as(self, text: str) -> list[dict[str, str]]:
         return [{"role": "user", "content": text.rstrip("\r\n")}]  # with which files end
+
+    def so_far(self, turns: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+        return [{"role": role, "content": content} for role, content in turns]
 
     def asked(self, content: Any, sampling: Sampling, name: str) -> Conversation:
         """The conversation; other keys of a message than "role" and "content" are passed over.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,6 +27,12 @@ class PromptInput(SampledInput):
     noun: ClassVar[str] = "prompt"
     usage: ClassVar[str] = '--value "To be"'
     elsewhere: ClassVar[str] = "This model continues texts and has not learned to converse: ask /v1/completions."
+
+    def so_far(self, turns: Sequence[tuple[str, str]]) -> str:
+        """All that was written, by whomever: the model goes on where the user has stopped."""
+        if any(role == "system" for role, _ in turns):
+            raise UserError("This model continues texts and takes no instructions.", "Leave out --system.")
+        return "".join(content for _, content in turns)
 
     def asked(self, content: Any, sampling: Sampling, name: str) -> Prompt:
         if not isinstance(content, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -151,6 +152,19 @@ class SampledInput(Kind):
         if self.key not in given:
             raise UserError(self.elsewhere)
         return self.value(given)
+
+    @abstractmethod
+    def so_far(self, turns: Sequence[tuple[str, str]]) -> Any:
+        """What stands under `key` after some turns of a talk."""
+
+    def talk(self, turns: Sequence[tuple[str, str]], options: Mapping[str, Any]) -> bytes:
+        """The raw input that is answered by the next turn of a talk; UserError where this kind has no such.
+
+        Args:
+            turns: who said what, "system", "user" or "assistant"; the user was the last.
+            options: fields of Sampling.
+        """
+        return self.value({self.key: self.so_far(turns), **options})
 
     def has_key(self, key: str) -> bool:
         return key == self.key or key in OPTIONS
