@@ -22,6 +22,7 @@ from common.serve.models import load_models
 from common.serve.settings import Settings
 from tests.helpers import ROOT
 from tests.page_helpers import DIGITS, draw, generator, served, table, toy
+from tests.talk_helpers import talkers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 GOLDEN = ROOT / "tests" / "golden"
 EVIL = "<img src=x onerror=document.title='owned'>"
 PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
-KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "evil")
+KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "talk", "evil")
 Visit = Callable[..., Any]
 
 
@@ -56,6 +57,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         models["evil"] = toy(
             "evil", Predictor(TextInput(), Labels([EVIL, "other"]), predict), [EVIL, "other"], decoders, example=EVIL
         )
+        made = talkers(decoders)
+        models |= {name: made[name] for name in ("talk", "slow")}
         with served(models) as url:
             yield url
 
@@ -70,14 +73,18 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
         if not url.startswith((address, "data:", "blob:")):
             trouble.append(f"asked for {url}")
 
-    def open_page(model: str, width: int = 1280, dark: bool = False, **more: Any) -> Page:
+    def hear(kind: str, text: str, refused: bool) -> None:
+        if kind == "error" and not (refused and "status of 400" in text):
+            trouble.append(text)
+
+    def open_page(model: str, width: int = 1280, dark: bool = False, refused: bool = False, **more: Any) -> Page:
         scheme: Any = "dark" if dark else "light"
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **more)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: see(request.url))
-        page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda said: hear(said.type, said.text, refused))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.goto(f"{address}/#{model}")
         page.get_by_role("heading", level=1).wait_for()
@@ -216,6 +223,70 @@ def test_a_text_appears_as_it_is_written_and_can_be_stopped(visit: Visit) -> Non
     assert page.get_by_role("button", name="Keep it and go on").is_enabled()
 
 
+def test_a_conversation_is_answered_and_each_piece_says_how_likely_it_was(visit: Visit) -> None:
+    page = visit("talk")
+    page.get_by_label("Tokens at most").fill("12")
+    page.get_by_role("button", name="How are you?").click()
+    page.get_by_text(re.compile(r"\d+ tokens?, \d+ a second")).wait_for()
+    assert page.locator(".turn").evaluate_all("all => all.map(turn => turn.classList[1])") == ["user", "assistant"]
+    page.get_by_label("Your message").fill(EVIL)
+    page.keyboard.press("Enter")
+    page.locator(".turn.assistant:not(.growing)").nth(1).wait_for()
+    assert page.locator(".turn.user .text").last.inner_text() == EVIL
+    assert page.locator("#stage img").count() == 0
+    plain = page.locator(".turn.assistant .against").first
+    assert plain.evaluate("e => getComputedStyle(e).backgroundColor") == "rgba(0, 0, 0, 0)"
+    page.get_by_label("How likely").check()
+    assert plain.evaluate("e => getComputedStyle(e).backgroundColor") != "rgba(0, 0, 0, 0)"
+    page.locator(".turn.assistant .text").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    said = page.locator(".dock [role=status]").inner_text()
+    assert re.fullmatch(r"“.+” [\d.> ]+ %", said)
+    assert page.locator(".turn.assistant .pointed").inner_text() in (said[1:2], "\n")
+    page.get_by_role("button", name="New conversation").click()
+    assert page.locator(".turn").count() == 0
+    assert page.evaluate("document.activeElement.id") == "message"
+
+
+def test_an_answer_is_stopped_repeated_and_its_question_changed(visit: Visit) -> None:
+    page = visit("slow")
+    page.get_by_label("Tokens at most").fill("2048")
+    page.get_by_label("Temperature").fill("0")  # then it never ends by itself
+    page.get_by_label("Your message").fill("One")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelectorAll('.turn.assistant .text span').length > 5")
+    assert page.get_by_role("button", name="Send").count() == 0
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("stopped").wait_for()
+    first = page.locator(".turn.assistant .text").inner_text()
+    page.get_by_role("button", name="Again").click()
+    page.wait_for_function(
+        "n => document.querySelector('.turn.assistant .text').textContent.length > n + 3", arg=len(first)
+    )
+    page.get_by_role("button", name="Stop").click()
+    assert page.locator(".turn").count() == 2
+    assert page.locator(".turn.assistant .text").inner_text().startswith(first)  # the likeliest, as before
+    page.get_by_role("button", name="Edit").click()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.textContent") == "Edit"
+    page.keyboard.press("Enter")
+    page.keyboard.type(" more")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Stop").click()
+    assert page.locator(".turn.user .text").all_inner_texts() == ["One more"]
+    assert page.locator(".turn").count() == 2
+
+
+def test_a_message_that_is_refused_is_in_the_field_again(visit: Visit) -> None:
+    page = visit("talk", refused=True)
+    page.get_by_label("Your message").fill("x" * 40_000)
+    page.get_by_role("button", name="Send").click()
+    page.get_by_role("alert").filter(has_text="32,768 are the most").wait_for()
+    assert len(page.get_by_label("Your message").input_value()) == 40_000
+    assert page.locator(".turn").count() == 0
+
+
 def test_html_in_names_and_texts_is_text(visit: Visit) -> None:
     page = visit("evil")
     page.get_by_label("Your text").fill(f"good <script>document.title='owned'</script> {EVIL}")
@@ -281,7 +352,7 @@ def test_the_report_opens_beside_the_model(visit: Visit) -> None:
 @pytest.mark.parametrize("model", KINDS)
 def test_a_phone_never_scrolls_sideways_and_dark_is_dark(visit: Visit, model: str) -> None:
     page = visit(model, width=360, dark=True)
-    page.locator(".bar, .strip img, .written span").first.wait_for()
+    page.locator(".bar, .strip img, .written span, .suggestion").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     red, green, blue = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
     assert max(int(red), int(green), int(blue)) < 60

@@ -4,20 +4,21 @@ import { make, percent } from "../parts.js";
 
 const BITS = 10; // of surprise, from which on all are alike
 
+/** A piece on the ground that its probability asks for. */
+export function grounded([content, share], title = percent(share)) {
+  const surprise = Math.min(1, -Math.log2(Math.max(share, 1e-9)) / BITS);
+  const span = make("span", { title }, content);
+  if (surprise > 0.05) {
+    span.className = "against";
+    span.style.setProperty("--strength", `${Math.round(55 * surprise)}%`);
+  }
+  return span;
+}
+
 export function show(model) {
   const text = make("p", { className: "marked written" });
   const legend = make("p", { className: "quiet legend", hidden: true },
     "The less the model expected a piece, the ", make("span", { className: "against" }, "stronger its ground"), ".");
-
-  function piece([content, share]) {
-    const surprise = Math.min(1, -Math.log2(Math.max(share, 1e-9)) / BITS);
-    const span = make("span", { title: percent(share) }, content);
-    if (surprise > 0.05) {
-      span.className = "against";
-      span.style.setProperty("--strength", `${Math.round(55 * surprise)}%`);
-    }
-    return span;
-  }
 
   return {
     head: null,
@@ -26,8 +27,8 @@ export function show(model) {
     show(row, { prompt = "" } = {}) {
       const seen = row.prompt_pieces ?? [];
       const unseen = prompt.slice(0, Math.max(0, prompt.length - seen.map(([content]) => content).join("").length));
-      const before = make("span", { className: "prompt" }, unseen, ...seen.map(piece));
-      text.replaceChildren(before, ...row.pieces.map(piece));
+      const before = make("span", { className: "prompt" }, unseen, ...seen.map((piece) => grounded(piece)));
+      text.replaceChildren(before, ...row.pieces.map((piece) => grounded(piece)));
       legend.hidden = false;
     },
     clear() {
