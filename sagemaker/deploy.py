@@ -2,6 +2,7 @@
 
 python sagemaker/deploy.py create runs/vision.train/LATEST --name digits            serves until Ctrl-C
 python sagemaker/deploy.py invoke digits photo.png                                  from another terminal
+python sagemaker/deploy.py invoke texts --stream --value '{"prompt": "To be"}'       a text as it is written
 python sagemaker/deploy.py update digits runs/vision.train/BETTER
 python sagemaker/deploy.py delete digits
 python sagemaker/deploy.py create JOB --execution-mode aws --image URI --max-instances 4
@@ -57,9 +58,16 @@ def invoke(
     value: Annotated[str | None, typer.Option(help="the input itself, as JSON")] = None,
     content_type: Annotated[str | None, typer.Option(help="of the input (default: by the file's suffix)")] = None,
     accept: Annotated[str, typer.Option(help="content type of the answer")] = "application/json",
+    stream: Annotated[bool, typer.Option("--stream", help="print a text as it is written")] = False,
 ) -> None:
     """Asks an endpoint for a prediction and prints the answer."""
     body, kind = endpoints.request_body(file, value, content_type)
+    if stream:
+        for piece in endpoints.stream(name, body, kind, accept, where):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        return
     sys.stdout.buffer.write(endpoints.invoke(name, body, kind, accept, where).rstrip(b"\n") + b"\n")
 
 

@@ -5,7 +5,7 @@ By boto3 alone: what the resource classes of SDK 3 add is no help here, and they
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -213,6 +213,27 @@ def invoke(boto: Any, endpoint: str, body: bytes, content_type: str, accept: str
         raise UserError(f"The endpoint {endpoint} refused the request: {reason}") from error
     content: bytes = answer["Body"].read()
     return content
+
+
+def stream(boto: Any, endpoint: str, body: bytes, content_type: str, accept: str) -> Iterator[bytes]:
+    """The answer of an endpoint in parts, as they come (InvokeEndpointWithResponseStream).
+
+    Raises:
+        UserError: as of `invoke`, or the container broke off.
+    """
+    from botocore.exceptions import ClientError, EventStreamError
+
+    try:
+        answer = boto.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
+            EndpointName=endpoint, Body=body, ContentType=content_type, Accept=accept
+        )
+        for event in answer["Body"]:
+            yield event["PayloadPart"]["Bytes"]
+    except EventStreamError as error:  # ModelStreamError and InternalStreamFailure
+        raise UserError(f"The endpoint {endpoint} broke off: {error.response['Error']['Message']}") from error
+    except ClientError as error:
+        reason = error.response.get("OriginalMessage") or error.response["Error"]["Message"]
+        raise UserError(f"The endpoint {endpoint} refused the request: {reason}") from error
 
 
 def describe(sagemaker: Any, endpoint: str) -> dict[str, Any]:

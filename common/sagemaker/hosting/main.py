@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.command.exits import say
@@ -11,7 +12,7 @@ from common.sagemaker.account.dry_run import show
 from common.sagemaker.account.session import session
 from common.sagemaker.hosting import aws as hosting
 from common.sagemaker.hosting import here as local_endpoints
-from common.sagemaker.hosting import models
+from common.sagemaker.hosting import models, streams
 from common.sagemaker.hosting.aws import Hosting
 from common.sagemaker.training.job import Where, job_name
 from common.sagemaker.transform.files import format_of
@@ -78,6 +79,16 @@ def invoke(name: str, body: bytes, content_type: str, accept: str, where: Where)
     if answer.status != 200:
         raise UserError(f"The endpoint {name} refused the request: {answer.reason}")
     return answer.body
+
+
+def stream(name: str, body: bytes, content_type: str, accept: str, where: Where) -> Iterator[str]:
+    """The text that a model writes on an endpoint, piece by piece; UserError as of `invoke`."""
+    body = streams.request(body)
+    if _on_aws(where):
+        parts = hosting.stream(session(where).boto, name, body, content_type, accept)
+    else:
+        parts = local_endpoints.find(name, where.out).stream(body, content_type, accept)
+    return streams.texts(parts)
 
 
 def delete(name: str, where: Where) -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +78,28 @@ class Client:
                 ) from error
         except TimeoutError as error:
             raise UserError(f"The server gave no answer within {self._timeout:.0f} seconds.") from error
+
+    def stream(self, body: bytes, content_type: str, accept: str) -> Iterator[bytes]:
+        """POST /invocations, the answer in parts as they come; its limit of time is one of each part.
+
+        Raises:
+            UserError: the server refused the request with its reason, has gone, or sent nothing in time.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._timeout)
+        with contextlib.closing(connection):
+            try:
+                connection.request("POST", "/invocations", body, {"Content-Type": content_type, "Accept": accept})
+                response = connection.getresponse()
+                if response.status != 200:
+                    answer = ServerAnswer(response.status, "", response.read())
+                    raise UserError(f"The server refused the request: {answer.reason}")
+                while part := response.read1(2**16):
+                    yield part
+            except TimeoutError as error:
+                raise UserError(f"The server sent nothing for {self._timeout:.0f} seconds.") from error
+            except (OSError, http.client.HTTPException) as error:
+                what = f"The server at port {self._port} has gone: {error or type(error).__name__}."
+                raise UserError(what) from error
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> ServerAnswer:
         connection = getattr(self._local, "connection", None)
