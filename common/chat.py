@@ -23,12 +23,13 @@ import typer
 
 from common import artifact, example, trust
 from common.command import exits as command
-from common.errors import UserError
+from common.errors import UserError, nearest
 from common.kinds.answer import Predictor
 from common.kinds.base import decoded
 from common.kinds.sampling import SampledInput
 from common.kinds.writing import News, stream
 
+PRECISIONS = ("fp32", "int8", "int4")
 FAILED = 1  # exit code: of what came through a pipe, some was not answered
 SIGN = "> "  # before what the user types
 HELP = "Ctrl-C stops an answer, Ctrl-D ends the talk."
@@ -49,6 +50,7 @@ def main(
     ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="a text before which an answer ends; may be repeated")] = None,
     seed: Annotated[int | None, typer.Option(help="the same gives the same answers; another each time if none")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or weights in int8 or int4, which is faster")] = "fp32",
     trust_export: trust.Flag = False,
 ) -> int:
     """Talks with a trained model."""
@@ -61,12 +63,16 @@ def main(
         "seed": seed,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: no such number format.", nearest(precision, PRECISIONS))
     trust.allow(trust_export)
     saved = artifact.load(Path(run))
     predictor = example.predictor_of(saved)
-    from common.machine import device  # here: a mistake in the arguments is said without waiting for torch
+    from common.machine import device, packed  # here: a mistake in the arguments is said without waiting for torch
 
     device.set_threads()
+    if precision != "fp32":
+        packed.pack(predictor.model, precision)
     talk = Talk(predictor, system, options)
     if sys.stdin.isatty():
         command.say(f"{saved.example}. {HELP}")

@@ -18,7 +18,7 @@ from common.command import exits as command
 from common.errors import UserError, nearest
 from common.serve.settings import MEGABYTE, Address, Settings
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "int8", "int4")
 
 
 def main(
@@ -26,7 +26,7 @@ def main(
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for the whole network")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="processes that share the port")] = 1,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16, of image models")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 of image models; int8 or int4 weights")] = "auto",
     max_megabytes: Annotated[int, typer.Option(min=1, help="largest body of a request")] = 16,
     max_requests: Annotated[int, typer.Option(min=1, help="at work at once; more are answered 503")] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds for an answer")] = 60.0,

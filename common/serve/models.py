@@ -18,7 +18,7 @@ from common import artifact, example
 from common.artifact import Artifact
 from common.errors import UserError
 from common.kinds.answer import Predictor
-from common.machine import device
+from common.machine import device, packed
 from common.serve import formats
 from common.serve.batching import Batcher, Part, Row
 from common.serve.desk import Desk
@@ -176,8 +176,14 @@ def in_precision(predictor: Predictor, raw: bytes, precision: str) -> tuple[Call
 
     Args:
         raw: one valid input, by which the work is judged.
-        precision: "auto", "fp32" or "bf16".
+        precision: "auto", "fp32" or "bf16", or one of `packed.FORMS`.
+
+    Raises:
+        UserError: the model can't be had in that.
     """
+    if precision in packed.FORMS:
+        packed.pack(predictor.model, precision)
+        return predictor.predict, precision
     model, kind = predictor.model, predictor.input
     batch = kind.network_input([kind.decode(raw)])
     if model is None or batch is None:

@@ -7,8 +7,9 @@ in a cache: `start` makes an empty one, `extend` reads further tokens and change
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -171,8 +172,7 @@ class GPT(nn.Module):
         x = self.dropout(x)
         for number, block in enumerate(self.blocks):
             x = block(x, turns, cache.layers[number] if cache is not None else None)
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return logits_of(norm(x), weight, self.shape.cap)
+        return logits_of(norm(x), self.head or partial(F.linear, weight=self.embedding.weight), self.shape.cap)
 
     # -- generation -------------------------------------------------------------------------------------
 
@@ -224,11 +224,11 @@ def turned(x: Tensor, turns: Turns) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
 
 
-def logits_of(x: Tensor, weight: Tensor, cap: float) -> Tensor:
-    """Logits [B, T, V] of x [B, T, C] by a head [V, C], bent into −cap..cap."""
+def logits_of(x: Tensor, head: Callable[[Tensor], Tensor], cap: float) -> Tensor:
+    """Logits [B, T, V] of x [B, T, C] by a head, bent into −cap..cap."""
     if not cap:
-        return F.linear(x, weight)
-    return torch.tanh(F.linear(x / cap, weight)) * cap  # divided where it is small
+        return head(x)
+    return torch.tanh(head(x / cap)) * cap  # divided where it is small
 
 
 class KeyValues:
@@ -321,8 +321,7 @@ class Recurrent(nn.Module):
         return self._logits(hidden)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return logits_of(hidden, weight, self.shape.cap)
+        return logits_of(hidden, self.head or partial(F.linear, weight=self.embedding.weight), self.shape.cap)
 
     def start(self, batch: int) -> States:
         """The state before anything was read, for B texts."""
