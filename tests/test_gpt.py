@@ -60,6 +60,25 @@ def test_nothing_is_seen_before_it_comes(family: str, changes: dict[str, Any]) -
     assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-2)
 
 
+def test_the_attention_that_is_shown_is_the_one_that_counts() -> None:
+    model = network()
+    text = tokens(2, 9)
+    seen: list[tuple[Any, ...]] = []
+    outputs: list[Tensor] = []
+    layer = model.blocks[1].attention
+    with torch.inference_mode():
+        before = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+        after = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        weights = model.attention(text)[1]  # [B, H, T, T]
+        before.remove()
+        after.remove()
+        assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-6)
+        assert not weights.triu(1).any()
+        _, _, v = layer._read(*seen[0][:2])
+        by_hand = layer.output((weights @ layer._shared(v)).transpose(1, 2).flatten(2))
+    assert torch.allclose(by_hand, outputs[0], atol=1e-5)
+
+
 def test_a_gpt_knows_distances_not_places() -> None:
     """Rotary positions: logits depend on how far apart tokens are. The same text further on gives the same."""
     model = network()

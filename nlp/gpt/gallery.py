@@ -7,22 +7,26 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import torch
 from torch import nn
 
 from common.data.texts.corpora import Corpus
 from common.kinds.sampling import Sampling
 from common.machine import distributed
+from common.machine.device import of
 from common.metrics import Metrics
 from common.report import page as report
 from common.report import plots
 from common.training.run import Run
 from nlp import decoding
+from nlp.gpt.model import GPT
 from nlp.gpt.ngram import bits
-from nlp.vocabulary import Vocabulary
+from nlp.vocabulary import END, Vocabulary
 
 OPENING = 24  # characters of the prompt
 SAMPLE = Sampling(max_tokens=160, temperature=0.8, seed=0)
 SHOWN = 1200  # characters of the text that is coloured
+ATTENDED, LAYERS, HEADS = 48, 4, 8  # tokens, layers and heads of which the attention is shown
 
 
 def opening(corpus: Corpus) -> str:
@@ -80,6 +84,7 @@ def sections(
         _curve(diary, metrics, per_byte, flops),
         _lengths(metrics),
         _coloured(model, vocabulary, text, limit),
+        *_attention(model, vocabulary, text, limit),
     ]
 
 
@@ -141,3 +146,31 @@ def _coloured(model: nn.Module, vocabulary: Vocabulary, text: str, limit: int) -
         "The beginning of the validation text; the less a token was expected, the stronger its ground, up to 10 bits."
     )
     return report.Section("What surprises it", body, note)
+
+
+def _attention(model: nn.Module, vocabulary: Vocabulary, text: str, limit: int) -> list[report.Section]:
+    """Where the heads of the first and the last layers look, of a network that has such."""
+    if not isinstance(model, GPT):
+        return []
+    (ids,) = vocabulary.encode([text])
+    seen = [END, *ids][: min(ATTENDED, limit)]
+    with torch.inference_mode():
+        layers = [layer[0, :HEADS].float().cpu() for layer in model.attention(torch.tensor([seen], device=of(model)))]
+    shown = layers if len(layers) <= LAYERS else [*layers[: LAYERS - 1], layers[-1]]
+    numbers = [number for number, layer in enumerate(layers, 1) if any(layer is one for one in shown)]
+    heads = len(shown[0])
+    size = 7.2 / heads
+    with plots.canvas("Attention of each head", 7.2, size * len(shown) + 0.4, rows=(1,) * len(shown)) as (figure, axes):
+        for axis, layer, number in zip(axes, shown, numbers, strict=True):
+            gap = torch.full((len(seen), 1), torch.nan)
+            past = layer.sqrt().masked_fill(torch.ones(layer.shape[1:], dtype=torch.bool).triu(1), torch.nan)
+            wide = torch.cat([part for head in past for part in (head, gap)][:-1], 1)
+            axis.imshow(wide.numpy(), vmin=0, vmax=1, interpolation="nearest")
+            axis.set(xticks=[], yticks=[], ylabel=f"layer {number}")
+            axis.grid(visible=False)
+    read = vocabulary.decode(seen[1:]).decode("utf-8", "replace")
+    note = (
+        "A square for each head: a row is a token, from top to bottom, and shows where it looks, from left "
+        f"to right, up to itself. It is the square root of the weight, so that small ones are seen. The text: {read}"
+    )
+    return [report.figure("Where it looks", figure, note)]

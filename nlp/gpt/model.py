@@ -80,18 +80,32 @@ class Attention(nn.Module):
         self.output = nn.Linear(self.heads * self.size, shape.width, bias=False)
 
     def forward(self, x: Tensor, turns: Turns, cache: KeyValues | None = None) -> Tensor:
-        batch, length, _ = x.shape
-        q = self.query(x).view(batch, length, self.heads, self.size).transpose(1, 2)  # [B, H, T, D]
-        k = self.key(x).view(batch, length, self.kv_heads, self.size).transpose(1, 2)  # [B, H_kv, T, D]
-        v = self.value(x).view(batch, length, self.kv_heads, self.size).transpose(1, 2)
-        q, k = turned(norm(q), turns), turned(norm(k), turns)
+        q, k, v = self._read(x, turns)
         mask = None
         if cache is not None:
             k, v, mask = cache.put(k, v)  # [B, H_kv, S, D] and [B, 1, T, S]
-        if self.kv_heads < self.heads:
-            k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
+        k, v = self._shared(k), self._shared(v)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.output(y.transpose(1, 2).reshape(batch, length, -1))
+        return self.output(y.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, turns: Turns) -> Tensor:
+        """By how much each token counts for each, [B, H, T, T], which the fast kernels never write down."""
+        q, k, _ = self._read(x, turns)
+        scores = q @ self._shared(k).mT / self.size**0.5
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+        return scores.masked_fill(future, -torch.inf).softmax(-1)
+
+    def _read(self, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, D], keys and values [B, H_kv, T, D]."""
+        batch, length, _ = x.shape
+        q = self.query(x).view(batch, length, self.heads, self.size).transpose(1, 2)
+        k = self.key(x).view(batch, length, self.kv_heads, self.size).transpose(1, 2)
+        v = self.value(x).view(batch, length, self.kv_heads, self.size).transpose(1, 2)
+        return turned(norm(q), turns), turned(norm(k), turns), v
+
+    def _shared(self, part: Tensor) -> Tensor:
+        """Keys or values for every head, [B, H, S, D]."""
+        return part if self.kv_heads == self.heads else part.repeat_interleave(self.heads // self.kv_heads, dim=1)
 
 
 class MLP(nn.Module):
@@ -173,6 +187,21 @@ class GPT(nn.Module):
         for number, block in enumerate(self.blocks):
             x = block(x, turns, cache.layers[number] if cache is not None else None)
         return logits_of(norm(x), self.head or partial(F.linear, weight=self.embedding.weight), self.shape.cap)
+
+    def attention(self, tokens: Tensor) -> list[Tensor]:
+        """Of each layer by how much each of the tokens [B, T] counts for each, [B, H, T, T]."""
+        found: list[Tensor] = []
+
+        def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            found.append(layer.weights(*inputs[:2]))
+
+        hooks = [block.attention.register_forward_pre_hook(note) for block in self.blocks]
+        try:
+            self(tokens)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
 
     # -- generation -------------------------------------------------------------------------------------
 
