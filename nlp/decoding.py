@@ -38,6 +38,7 @@ class Text:
         written: what came after the prompt.
         finish: why it ended: "stop", "length", or "" while it goes on.
         cut: bytes of what was written that count, where a stop string ended it.
+        end: the token by which it ended itself; None where it did not.
     """
 
     ids: list[int]
@@ -45,6 +46,7 @@ class Text:
     written: list[Scored] = field(default_factory=list)
     finish: str = ""
     cut: int | None = None
+    end: int | None = None
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
@@ -59,7 +61,7 @@ class Text:
     def add(self, scored: Scored, vocabulary: Vocabulary) -> None:
         """Takes the next token and ends the text where it is over."""
         if scored.token in vocabulary.ends:
-            self.finish = "stop"
+            self.finish, self.end = "stop", scored.token
             return
         self.ids.append(scored.token)
         self.written.append(scored)
@@ -229,9 +231,7 @@ def generate(
 
 
 @torch.inference_mode()
-def write(
-    network: Any, vocabulary: Vocabulary, items: Sequence[Any], *, limit: int, cached: bool = True
-) -> list[Text]:
+def write(network: Any, vocabulary: Vocabulary, items: Sequence[Any], *, limit: int, cached: bool = True) -> list[Text]:
     """As `generate`, of decoded inputs as the vocabulary begins them."""
     writer = Writer(network, vocabulary, limit=limit, cached=cached)
     texts = [writer.add(item) for item in items]
@@ -363,9 +363,7 @@ def read(network: Any, vocabulary: Vocabulary, texts: Sequence[str], limit: int)
 
 
 @torch.inference_mode()
-def read_tokens(
-    network: Any, vocabulary: Vocabulary, ids: Sequence[list[int]], limit: int
-) -> list[list[list[Any]]]:
+def read_tokens(network: Any, vocabulary: Vocabulary, ids: Sequence[list[int]], limit: int) -> list[list[list[Any]]]:
     """As `read`, of tokens; the first of each text is not shown."""
     seen = [text[window(len(text), limit) if limit else 0 :] for text in ids]
     tokens, lengths = padded(seen, device.of(network))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,11 @@ def config_of(where: str, known: Container[str], noun: str, **options: Any) -> A
     return config
 
 
-def said_clearly(flag: str, name: str, action: Callable[[], Any]) -> Any:
+def said_clearly(flag: str, action: Callable[[], Any]) -> Any:
     """What the action returns, quietly; a model that can't be had is one line.
 
     Args:
-        flag: by which the user named it.
+        flag: and its value, by which the user named the model.
     """
     from transformers.utils import logging
 
@@ -65,7 +65,7 @@ def said_clearly(flag: str, name: str, action: Callable[[], Any]) -> Any:
         return action()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(
-            f"{flag} {PREFIX}{name} can't be loaded: {first_line(error)}",
+            f"{flag} can't be loaded: {first_line(error)}",
             "Give a folder with config.json, model.safetensors and tokenizer.json, or the name of a model on the hub.",
         ) from error
     finally:
@@ -76,13 +76,16 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def with_adapters(network: nn.Module, *, dropout: float, also: Sequence[str] = (), task: str | None = None) -> Any:
+def with_adapters(network: nn.Module, *, dropout: float, task: str | None = None) -> Any:
     """The network with trainable low-rank adapters at its linear layers, the rest frozen (Hu et al. 2021, 2106.09685).
 
     Args:
         dropout: of what goes into an adapter.
-        also: names of layers that are trained whole.
-        task: as peft names it, for networks of transformers that it knows.
+        task: as peft names it, for networks of transformers; of others, and without one, a layer named "head" or
+            "lm_head" gets none.
+
+    Returns:
+        peft's model of it; the network itself has changed too.
 
     Raises:
         UserError: peft is not installed.
@@ -92,15 +95,12 @@ def with_adapters(network: nn.Module, *, dropout: float, also: Sequence[str] = (
     except ImportError:
         what = "--lora needs the package peft, which is not installed."
         raise UserError(what, "pip install -e '.[lora]'") from None
-    linear = sorted(
-        {name.rpartition(".")[2] for name, layer in network.named_modules() if isinstance(layer, nn.Linear)} - {*also}
-    )
+    linear = {name.rpartition(".")[2] for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
     config = LoraConfig(
         task_type=task,
         r=16,
         lora_alpha=32,
         lora_dropout=dropout,
-        target_modules="all-linear" if task else linear,
-        modules_to_save=list(also) or None,
+        target_modules="all-linear" if task else sorted(linear - {"head", "lm_head"}),
     )
     return get_peft_model(network, config)

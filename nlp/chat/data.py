@@ -29,7 +29,9 @@ SOURCES: dict[str, str] = {
 SPLIT_SEED = 0  # runs with other seeds are measured on the same questions
 TEST, VALID = 0.1, 0.05  # shares of a file
 PER_TASK = {"train": 5000, "valid": 40, "test": 100}  # questions at most; of a task with few, shares of them
+MOST = sum(PER_TASK.values())
 QUIZ = {"train": 3000, "valid": 40, "test": 100}
+QUARTER = 0.25  # of the training questions come after another one
 QUIZ_LETTERS = 100  # of an answer
 LARGEST_FILE = 2**28  # bytes
 ROLE_OF = {"human": "user", "gpt": "assistant"}  # in files of ShareGPT's kind
@@ -103,7 +105,7 @@ def asked(question: str, answer: str, rejected: str | None = None, task: str = "
 def _templated(names: Sequence[str], quiz: bool) -> ChatData:
     splits: dict[str, list[Example]] = {"test": [], "valid": [], "train": []}
     for name in names:
-        found = [asked(q.question, q.answer, q.wrong, name) for q in islice(questions(BY_NAME[name], SPLIT_SEED), 5140)]
+        found = [asked(q.question, q.answer, q.wrong, name) for q in islice(questions(BY_NAME[name], SPLIT_SEED), MOST)]
         sizes = {part: min(PER_TASK[part], max(1, len(found) // 10)) for part in ("test", "valid")}
         for part, size in sizes.items():
             splits[part] += found[:size]
@@ -116,8 +118,18 @@ def _templated(names: Sequence[str], quiz: bool) -> ChatData:
             splits[part] += known[: QUIZ[part]]
             del known[: QUIZ[part]]
         source += f", and first sentences of docstrings of Python {platform.python_version()}'s library"
-    random.Random(SPLIT_SEED).shuffle(splits["train"])
+    for part in splits.values():
+        random.Random(SPLIT_SEED).shuffle(part)
+    splits["train"] = _joined(splits["train"], QUARTER if quiz else 0)
     return ChatData(splits["train"], splits["valid"], splits["test"], f"{source}; {_counts(splits)}; by question")
+
+
+def _joined(examples: list[Example], share: float) -> list[Example]:
+    """Examples of which a share are joined in twos, so that a second question can be asked."""
+    count = round(share * len(examples)) // 2 * 2
+    twos = zip(examples[:count:2], examples[1:count:2], strict=True)
+    joined = [Example((*a.messages, *b.messages), b.rejected, b.task) for a, b in twos]
+    return joined + examples[count:]
 
 
 def docstring_quiz() -> Iterator[Example]:

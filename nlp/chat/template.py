@@ -41,9 +41,6 @@ class Template:
 # A mark for each role, and one for the end of a message, behind the vocabulary that a language model has learnt.
 MARKS = {role: f"<|{role}|>" for role in ROLES}
 STOP = "<|end|>"
-OURS = Template(
-    opening=END_NAME, unled=END_NAME, before=dict(MARKS), after=dict.fromkeys(ROLES, STOP), ends=(STOP, END_NAME)
-)
 
 
 class Encoded(NamedTuple):
@@ -115,11 +112,16 @@ class Chat(Vocabulary):
         return json.dumps(fields, indent=1).encode()
 
 
-def ours(words: Vocabulary) -> Chat:
-    """A vocabulary of nlp.gpt with marks behind it."""
-    names = [*MARKS.values(), STOP]
-    marks = {name: number for number, name in enumerate(names, len(words))}
-    return Chat(words, OURS, {**marks, END_NAME: END})
+def ours(words: Vocabulary, size: int, begin: str = END_NAME, begin_id: int = END) -> Chat:
+    """The vocabulary of a language model that does not converse yet, with marks behind it.
+
+    Args:
+        size: tokens of the network.
+        begin: name of the token before a text; and its id.
+    """
+    marks = {name: number for number, name in enumerate((*MARKS.values(), STOP), size)}
+    template = Template(begin, begin, dict(MARKS), dict.fromkeys(ROLES, STOP), (STOP, begin))
+    return Chat(words, template, {**marks, begin: begin_id})
 
 
 def from_bytes(words: Vocabulary, content: bytes) -> Chat:
@@ -168,7 +170,8 @@ def learned(tokenizer: Any, special: Iterable[str]) -> Template:
     user = twice.split(said["assistant"])[1].partition(said["user"])[0].removeprefix(after)
     system, _, rest = led.partition(said["system"])
     begin = getattr(tokenizer, "bos_token", None) or ""
-    begin = begin if begin and system.startswith(begin) and alone.startswith(begin) else ""
+    first = begin and system.startswith(begin) and alone.startswith(begin) and not user.startswith(begin)
+    begin = begin if first else ""
     template = Template(
         opening=begin,
         unled=alone.partition(said["user"])[0].removesuffix(user),

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from common.artifact import Artifact
 from common.errors import UserError
 from nlp.classify.networks import NGrams
-from nlp.pretrained import config_of, find, first_line, said_clearly, with_adapters
+from nlp.pretrained import PREFIX, config_of, find, first_line, said_clearly, with_adapters
 from nlp.tokens import PAD, TokenInput
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
 
 class Pretrained(nn.Module):
     """A sequence classifier of transformers that takes padded tokens [B, T] and gives logits [B, K].
@@ -56,8 +57,7 @@ def load(
 
     where = find(name)
     tokenizer, network = said_clearly(
-        "--model",
-        name,
+        f"--model {PREFIX}{name}",
         lambda: (
             AutoTokenizer.from_pretrained(where, trust_remote_code=False),
             AutoModelForSequenceClassification.from_pretrained(
