@@ -28,9 +28,9 @@ SOURCES: dict[str, str] = {
 }
 SPLIT_SEED = 0  # runs with other seeds are measured on the same questions
 TEST, VALID = 0.1, 0.05  # shares of a file
-PER_TASK = {"train": 5000, "valid": 40, "test": 100}  # questions at most; of a task with few, shares of them
+PER_TASK = {"train": 4000, "valid": 40, "test": 100}  # questions at most; of a task with few, shares of them
 MOST = sum(PER_TASK.values())
-QUIZ = {"train": 3000, "valid": 40, "test": 100}
+QUIZ = {"train": 400, "valid": 40, "test": 100}
 QUARTER = 0.25  # of the training questions come after another one
 QUIZ_LETTERS = 100  # of an answer
 LARGEST_FILE = 2**28  # bytes

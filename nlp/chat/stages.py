@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nlp.chat.__main__ import ChatConfig
 
 VALIDATIONS = 6  # of a training with rewards
-EMBEDDING_SHARE = 0.5  # of the matrices' rate under Muon
+EMBEDDING_SHARE = 1.0  # of the matrices' rate under Muon
 
 
 def optimizers_of(config: ChatConfig, model: nn.Module, device: torch.device) -> list[Optimizer]:

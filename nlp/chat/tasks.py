@@ -89,8 +89,8 @@ def _other(rng: random.Random, number: int, most: int) -> int:
 
 
 def _sum(rng: random.Random) -> tuple[str, str, str]:
-    a, b = rng.randrange(100), rng.randrange(100)
-    return f"{a} + {b}", str(a + b), str(_other(rng, a + b, 200))
+    a, b = rng.randrange(100), rng.randrange(1, 10)
+    return f"{a} + {b}", str(a + b), str(_other(rng, a + b, 110))
 
 
 def _reverse(rng: random.Random) -> tuple[str, str, str]:

@@ -164,10 +164,12 @@ def learned(tokenizer: Any, special: Iterable[str]) -> Template:
     try:
         alone, led, twice = rendered(*turns), rendered("system", *turns), rendered(*turns, *turns)
         asked = rendered("user", asks=True).partition(said["user"])[2]
+        between = twice.split(said["assistant"])[1]
     except Exception as error:  # whatever a program of somebody else's raises
-        raise UserError(f"The model's chat template can't be used: {str(error)[:150]}.") from error
+        reason = str(error)[:150] or type(error).__name__
+        raise UserError(f"The model's chat template can't be used: {reason}.") from error
     after = alone.partition(said["assistant"])[2]
-    user = twice.split(said["assistant"])[1].partition(said["user"])[0].removeprefix(after)
+    user = between.partition(said["user"])[0].removeprefix(after)
     system, _, rest = led.partition(said["system"])
     begin = getattr(tokenizer, "bos_token", None) or ""
     first = begin and system.startswith(begin) and alone.startswith(begin) and not user.startswith(begin)
