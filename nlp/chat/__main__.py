@@ -45,7 +45,7 @@ from nlp.pretrained import PREFIX, with_adapters
 
 # What suits a stage, for networks of ours and for those that were trained elsewhere.
 RECIPES: dict[str, dict[str, Any]] = {
-    "sft": {"epochs": 1, "batch_size": 32, "lr": 0.02, "optimizer": "muon", "beta": 0.0},
+    "sft": {"epochs": 2, "batch_size": 32, "lr": 0.02, "optimizer": "muon", "beta": 0.0},
     "dpo": {"epochs": 1, "batch_size": 64, "lr": 2e-4, "optimizer": "adamw", "beta": 0.1},
     "grpo": {"epochs": 1, "batch_size": 256, "lr": 3e-4, "optimizer": "adamw", "beta": 0.0},
 }

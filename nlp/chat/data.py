@@ -28,7 +28,7 @@ SOURCES: dict[str, str] = {
 }
 SPLIT_SEED = 0  # runs with other seeds are measured on the same questions
 TEST, VALID = 0.1, 0.05  # shares of a file
-PER_TASK = {"train": 4000, "valid": 40, "test": 100}  # questions at most; of a task with few, shares of them
+PER_TASK = {"train": 3000, "valid": 40, "test": 100}  # questions at most; of a task with few, tenths of them
 MOST = sum(PER_TASK.values())
 QUIZ = {"train": 400, "valid": 40, "test": 100}
 QUARTER = 0.25  # of the training questions come after another one
@@ -110,8 +110,9 @@ def _templated(names: Sequence[str], quiz: bool) -> ChatData:
         for part, size in sizes.items():
             splits[part] += found[:size]
             del found[:size]
-        splits["train"] += found[: PER_TASK["train"]]
-    source = f"questions of {len(names)} templates ({', '.join(names)})"
+        most = PER_TASK["train"] if quiz else len(found)
+        splits["train"] += [found[i % len(found)] for i in range(most)]  # no task is seen less than the others
+    source = f"questions of {len(names)} template{'s' * (len(names) > 1)} ({', '.join(names)})"
     if quiz:
         known = list(docstring_quiz())
         for part in splits:

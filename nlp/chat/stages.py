@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,14 @@ def instructions(run: Run, base: Base, data: ChatData, config: ChatConfig, adapt
     train, valid = (Conversations(part, base.chat, context) for part in (data.train, data.valid))
     _say_skipped(run, train.skipped + valid.skipped, context)
     measured = RowLoader(valid, config.batch_size, train=False, device=run.device)
+    known = [example for example in data.valid if example.task]
 
     def validate(network: nn.Module) -> dict[str, float]:
-        return {"val_loss": mean_figures(network, measured, sums, run.autocast())["loss"]}
+        found = {"val_loss": mean_figures(network, measured, sums, run.autocast())["loss"]}
+        if known:
+            said = measure.answers(dataclasses.replace(base, network=network), known, config.most)
+            found["val_exact_match"] = measure.figures(known, said)["exact_match"]
+        return found
 
     fit(
         run,
@@ -58,6 +64,7 @@ def instructions(run: Run, base: Base, data: ChatData, config: ChatConfig, adapt
         optimizer=optimizers_of(config, base.network, run.device),
         count=count_of,
         validate=validate,
+        monitor="val_exact_match" if known else "val_loss",
     )
 
 
