@@ -54,7 +54,7 @@ PRETRAINED: dict[str, dict[str, Any]] = {
     "dpo": {"epochs": 1, "batch_size": 8, "lr": 1e-6},
     "grpo": {"epochs": 1, "batch_size": 64, "lr": 1e-6},
 }
-TINY: dict[str, Any] = {"epochs": 30, "batch_size": 16}  # of the data set "numbers", for a new network
+TINY: dict[str, Any] = {"epochs": 24, "batch_size": 16}  # of the data set "numbers", for a new network
 LONGEST = 1024  # tokens of a conversation at most, of networks that see more
 LORA = 10  # times the learning rate of all weights
 

@@ -24,7 +24,7 @@ from nlp.vocabulary import Characters, Vocabulary
 FILE = "network.json"  # of an artifact whose network is one of nlp.gpt's
 LETTERS = "".join(map(chr, range(32, 127))) + "\n"  # that a new network has tokens for; it reads others as bytes
 # Of a new network, by data set.
-SIZES = {"numbers": {"context": 64, "depth": 2, "width": 64, "heads": 2}}
+SIZES = {"numbers": {"context": 64, "depth": 2, "width": 48, "heads": 2}}
 USUAL = {"context": 256, "depth": 3, "width": 128, "heads": 4, "rows": 4096}
 
 

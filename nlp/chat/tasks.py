@@ -89,8 +89,8 @@ def _other(rng: random.Random, number: int, most: int) -> int:
 
 
 def _sum(rng: random.Random) -> tuple[str, str, str]:
-    a, b = rng.randrange(100), rng.randrange(1, 10)
-    return f"{a} + {b}", str(a + b), str(_other(rng, a + b, 110))
+    a, b = rng.randrange(1000), rng.randrange(1, 10)
+    return f"{a} + {b}", str(a + b), str(_other(rng, a + b, 1010))
 
 
 def _reverse(rng: random.Random) -> tuple[str, str, str]:
