@@ -177,6 +177,7 @@ class Config:
         clean: dict[str, Any] = {}
         for key, value in values.items():
             name = key.replace("-", "_")
+            name = name if name in types else f"{name}_"
             if name not in types:
                 raise UserError(f"Unknown setting {key!r}{where}.", nearest(name, types))
             clean[name] = _convert(name, value, types[name], where)
@@ -242,8 +243,8 @@ def path_prefixes(config: type) -> dict[str, tuple[str, ...]]:
 
 
 def flag(name: str) -> str:
-    """The spelling of a field on the command line."""
-    return "--" + name.replace("_", "-")
+    """The spelling of a field on the command line; `from_` is `--from`, which Python keeps for itself."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 def matches(value: str, choices: tuple[str, ...]) -> bool:

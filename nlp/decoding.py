@@ -38,6 +38,7 @@ class Text:
         written: what came after the prompt.
         finish: why it ended: "stop", "length", or "" while it goes on.
         cut: bytes of what was written that count, where a stop string ended it.
+        end: the token by which it ended itself; None where it did not.
     """
 
     ids: list[int]
@@ -45,6 +46,7 @@ class Text:
     written: list[Scored] = field(default_factory=list)
     finish: str = ""
     cut: int | None = None
+    end: int | None = None
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.sampling.seed)
@@ -58,8 +60,8 @@ class Text:
 
     def add(self, scored: Scored, vocabulary: Vocabulary) -> None:
         """Takes the next token and ends the text where it is over."""
-        if scored.token == END:
-            self.finish = "stop"
+        if scored.token in vocabulary.ends:
+            self.finish, self.end = "stop", scored.token
             return
         self.ids.append(scored.token)
         self.written.append(scored)
@@ -224,8 +226,15 @@ def generate(
     Raises:
         UserError: a prompt has characters that the vocabulary lacks.
     """
+    items = [Prompt(text, sampling) for text, sampling in zip(prompts, samplings, strict=True)]
+    return write(network, vocabulary, items, limit=limit, cached=cached)
+
+
+@torch.inference_mode()
+def write(network: Any, vocabulary: Vocabulary, items: Sequence[Any], *, limit: int, cached: bool = True) -> list[Text]:
+    """As `generate`, of decoded inputs as the vocabulary begins them."""
     writer = Writer(network, vocabulary, limit=limit, cached=cached)
-    texts = [writer.add(Prompt(text, sampling)) for text, sampling in zip(prompts, samplings, strict=True)]
+    texts = [writer.add(item) for item in items]
     while writer.step():
         pass
     return texts
@@ -243,10 +252,9 @@ class Writer:
         self._vocabulary = vocabulary
         self._going: list[Text] = []  # in the order of the reader's rows; those that are new stand at the end
 
-    def add(self, prompt: Prompt) -> Text:
+    def add(self, item: Any) -> Text:
         """Begins a text; UserError where it has characters that the vocabulary lacks."""
-        (ids,) = self._vocabulary.encode([prompt.text])
-        text = Text([END, *ids], prompt.sampling)
+        text = Text(self._vocabulary.begin(item), item.sampling)
         self._going.append(text)
         return text
 
@@ -351,7 +359,12 @@ def read(network: Any, vocabulary: Vocabulary, texts: Sequence[str], limit: int)
     Args:
         limit: tokens that the network sees at once; of a longer text only the end is read. 0 for any number.
     """
-    ids = [[END, *found] for found in vocabulary.encode(texts)]
+    return read_tokens(network, vocabulary, [[END, *found] for found in vocabulary.encode(texts)], limit)
+
+
+@torch.inference_mode()
+def read_tokens(network: Any, vocabulary: Vocabulary, ids: Sequence[list[int]], limit: int) -> list[list[list[Any]]]:
+    """As `read`, of tokens; the first of each text is not shown."""
     seen = [text[window(len(text), limit) if limit else 0 :] for text in ids]
     tokens, lengths = padded(seen, device.of(network))
     shares = network(tokens).float().softmax(2)  # [B, T, V]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 
@@ -26,10 +26,12 @@ class Vocabulary(ABC):
     Attributes:
         pieces: the bytes of each token, in the order of their ids; none for END.
         alphabet: all characters that can be said, where that is not every one.
+        ends: ids after which nothing more is written.
     """
 
     pieces: list[bytes]
     alphabet: str = ""
+    ends: frozenset[int] = frozenset([END])
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -37,6 +39,11 @@ class Vocabulary(ABC):
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text; UserError for a character that can't be said."""
+
+    def begin(self, item: Any) -> list[int]:
+        """The ids of a decoded input, behind which a model writes; UserError as of `encode`."""
+        (ids,) = self.encode([item.text])
+        return [END, *ids]
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """What tokens say; not always UTF-8, as a character may be cut."""
@@ -88,16 +95,29 @@ class Characters(Vocabulary):
 
 
 class Pieces(Vocabulary):
-    """Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) of bytes: frequent words whole, others in pieces."""
+    """Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) of bytes: frequent words whole, others in pieces.
+
+    Attributes:
+        special: ids of the tokens that stand for no text, by their names.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # a text that says "<|endoftext|>" means those letters
         byte_of = {letter: byte for byte, letter in enumerate(_letters())}
+        added = tokenizer.get_added_tokens_decoder()
         names = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        self.pieces = [b"", *(bytes(byte_of[letter] for letter in name) for name, _ in names[1:])]
+        self.pieces = [b""] * (names[-1][1] + 1)
+        for name, number in names:
+            if number not in added:
+                self.pieces[number] = bytes(byte_of[letter] for letter in name)
+            elif not added[number].special:
+                self.pieces[number] = name.encode()
+        self.special = {token.content: number for number, token in added.items() if token.special}
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in self._tokenizer.encode_batch_fast(list(texts))]
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
 
     def to_bytes(self) -> bytes:
         return str(self._tokenizer.to_str()).encode()
@@ -134,7 +154,6 @@ def train_pieces(texts: Sequence[str], size: int) -> Pieces:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.encode_special_tokens = True  # a text that says "<|endoftext|>" means those letters
     return Pieces(tokenizer)
 
 
@@ -146,9 +165,7 @@ def from_bytes(content: bytes) -> Vocabulary:
             return Characters(str(fields["characters"]), bool(fields["by_bytes"]))
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_buffer(content)
-        tokenizer.encode_special_tokens = True
-        return Pieces(tokenizer)
+        return Pieces(Tokenizer.from_buffer(content))
     except Exception as error:  # the library raises Exception itself
         raise UserError(f"The model's vocabulary is damaged: {str(error)[:100]}.", "Train the model again.") from error
 

@@ -32,6 +32,7 @@ from common.training.run import Run
 from nlp.classify import baseline, explain, pretrained
 from nlp.classify import networks as models
 from nlp.classify.networks import Classifier, NGrams
+from nlp.pretrained import PREFIX
 from nlp.tokens import TokenInput, encode, train_tokenizer
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class ClassifyConfig(FitConfig):
     @property
     def pretrained(self) -> str:
         """What comes after `hf:`; empty for a network of ours."""
-        return "" if self.is_open("model") else self.model.partition(pretrained.PREFIX)[2]
+        return "" if self.is_open("model") else self.model.partition(PREFIX)[2]
 
     def resolve(self) -> ClassifyConfig:
         """Fills what was left open from the recipe of the data set."""

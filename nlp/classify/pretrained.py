@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +12,11 @@ from torch import Tensor, nn
 from common.artifact import Artifact
 from common.errors import UserError
 from nlp.classify.networks import NGrams
+from nlp.pretrained import PREFIX, config_of, find, first_line, said_clearly, with_adapters
 from nlp.tokens import PAD, TokenInput
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-PREFIX = "hf:"
 
 
 class Pretrained(nn.Module):
@@ -43,26 +40,13 @@ class Pretrained(nn.Module):
         return logits if self.ngrams is None else logits + self.ngrams(tokens.where(real, PAD))
 
 
-def find(name: str) -> str:
-    """What transformers is given for a name: a folder, the folder `model` of an installed package, or a hub name."""
-    if Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser())
-    if name.isidentifier():
-        spec = importlib.util.find_spec(name)
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            for place in (Path(folder) / "model", Path(folder)):
-                if (place / "config.json").is_file():
-                    return str(place)
-    return name
-
-
 def load(
     name: str, classes: int, max_length: int, lora: bool
 ) -> tuple[Pretrained, Tokenizer, TokenInput, dict[str, bytes]]:
     """A pretrained network with a new head for K classes, its tokenizer, and the files that an artifact needs.
 
     Args:
-        name: as `find` takes it.
+        name: as `nlp.pretrained.find` takes it.
         max_length: tokens after which a text is cut.
         lora: train low-rank adapters instead of all weights; see `merged`.
 
@@ -72,8 +56,8 @@ def load(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     where = find(name)
-    tokenizer, network = _said_clearly(
-        name,
+    tokenizer, network = said_clearly(
+        f"--model {PREFIX}{name}",
         lambda: (
             AutoTokenizer.from_pretrained(where, trust_remote_code=False),
             AutoModelForSequenceClassification.from_pretrained(
@@ -103,28 +87,15 @@ def load(
         network.config.save_pretrained(folder)
         files = {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()}
     if lora:
-        network = with_adapters(network)
+        network = with_adapters(network, dropout=0.1, task="SEQ_CLS")
     return Pretrained(network, inputs.pad), _prepared(tokenizer.backend_tokenizer, inputs), inputs, files
 
 
 def _config(where: str, **options: Any) -> Any:
-    """The description of a network that transformers itself has the code of, and none that a folder brings along.
-
-    Raises:
-        ValueError: it is none of a text classifier; with the other errors of transformers.
-    """
-    from transformers import AutoConfig, PretrainedConfig
+    """The description of a text classifier that transformers itself has the code of."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
 
-    said, _ = PretrainedConfig.get_config_dict(where, **options)
-    kind = said.get("model_type")  # old files of the hub have none, and are known by their names
-    if kind is not None and not (isinstance(kind, str) and kind in KNOWN):
-        known = "is no text classifier of transformers; code that a model brings along is not run."
-        raise ValueError(f"its model_type, {str(kind)[:60]!r}, {known}")
-    config: Any = AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
-    config.__dict__.pop("auto_map", None)
-    config._attn_implementation = None  # may name a kernel of the hub, which is code
-    return config
+    return config_of(where, KNOWN, "text classifier", **options)
 
 
 def to_save(model: Pretrained) -> nn.Module:
@@ -140,7 +111,7 @@ def from_artifact(saved: Artifact, ngrams: NGrams | None) -> nn.Module:
         config = _config(str(saved.folder), local_files_only=True)
         network = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:  # transformers checks some of a file's values, and uses the others as they are
-        what = f"Can't build the network of {saved.folder}/config.json: {_first_line(error)}"
+        what = f"Can't build the network of {saved.folder}/config.json: {first_line(error)}"
         raise UserError(what, "Train the model again.") from error
     model = Pretrained(network, TokenInput.from_json(saved.inputs).pad, ngrams)
     return saved.load_into(model, part=to_save(model))
@@ -154,7 +125,7 @@ def tokenizer_from_artifact(saved: Artifact) -> Tokenizer:
     try:
         return _prepared(Tokenizer.from_buffer(content), inputs)
     except Exception as error:
-        what = f"{saved.folder}/tokenizer.json is damaged: {_first_line(error)}"
+        what = f"{saved.folder}/tokenizer.json is damaged: {first_line(error)}"
         raise UserError(what, "Train the model again.") from error
 
 
@@ -165,43 +136,9 @@ def _prepared(tokenizer: Tokenizer, inputs: TokenInput) -> Tokenizer:
     return tokenizer
 
 
-def with_adapters(network: nn.Module) -> nn.Module:
-    """The network with trainable low-rank adapters at its linear layers, the rest frozen (Hu et al. 2021)."""
-    try:
-        from peft import LoraConfig, TaskType, get_peft_model
-    except ImportError:
-        what = "--lora needs the package peft, which is not installed."
-        raise UserError(what, "pip install -e '.[lora]'") from None
-    config = LoraConfig(task_type=TaskType.SEQ_CLS, r=16, lora_alpha=32, lora_dropout=0.1, target_modules="all-linear")
-    adapted: nn.Module = get_peft_model(network, config)
-    return adapted
-
-
 def merged(model: Pretrained) -> Pretrained:
     """The model with its adapters, if any, added into the weights: a plain network again."""
     network: Any = model.network
     if hasattr(network, "merge_and_unload"):
         network = network.merge_and_unload()
     return Pretrained(network, model.pad, model.ngrams).eval()
-
-
-def _said_clearly(name: str, action: Callable[[], Any]) -> Any:
-    """What the action returns, quietly; a model that can't be had is one line."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # that the head is new is what we want
-    logging.disable_progress_bar()
-    try:
-        return action()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(
-            f"--model hf:{name} can't be loaded: {_first_line(error)}",
-            "Give a folder with config.json, model.safetensors and tokenizer.json, or the name of a model on the hub.",
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

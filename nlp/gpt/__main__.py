@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from common import artifact
@@ -34,9 +33,10 @@ from common.training.run import Run
 from nlp import decoding, vocabulary
 from nlp.gpt import gallery, ngram
 from nlp.gpt import model as networks
-from nlp.gpt.data import IGNORED, Split, Windows, check_length, runs, split_of, vocabulary_of
+from nlp.gpt.data import Split, Windows, check_length, runs, split_of, vocabulary_of
 from nlp.gpt.model import GPT, Recurrent, Shape
 from nlp.gpt.optim import optimizers
+from nlp.losses import count_of, loss_of, sums
 from nlp.vocabulary import Vocabulary
 
 # --- config ------------------------------------------------------------------------------------------------
@@ -226,23 +226,6 @@ def optimizers_of(config: GPTConfig, model: nn.Module, device: torch.device) -> 
     """What changes its weights."""
     rates = {"lr": config.lr, "embedding_lr": config.embedding_lr, "weight_decay": config.weight_decay}
     return optimizers(config.optimizer, model, device, **rates)
-
-
-def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of logits [B, T, V], over the targets [B, T] that count."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
-
-
-def count_of(targets: Tensor) -> Tensor:
-    """Over how many targets it is a mean."""
-    return (targets != IGNORED).sum()
-
-
-def sums(logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """The loss of a batch as a sum, and its number of targets."""
-    count = count_of(targets)
-    total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-    return {"loss": (total, count)}
 
 
 # --- train -------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from common.data.texts.corpora import Corpus
 from common.errors import UserError
 from common.machine.device import mix_seed
 from nlp.gpt.ngram import joined
+from nlp.losses import IGNORED
 from nlp.vocabulary import END, Vocabulary, characters, train_pieces
 
-IGNORED = -1  # target of a place that is filled up
 SMALLEST = 257  # tokens of a byte-level vocabulary: the bytes and END
 
 

@@ -1,0 +1,1 @@
+"""From a language model to one that answers; `python -m nlp.chat`."""
