@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.errors import UserError, nearest
 from common.kinds.base import Explain, Kind, dumps, json_of, shown, text_of
-from common.kinds.sheet import SEPARATORS, is_number
+from common.kinds.sheet import is_number, separator_of
 
 GAPS = ("", "?", "na", "n/a", "nan", "null")  # how a missing value is written, in any case of letters
 LARGEST = 1e30  # float32 ends at 3e38, and squares of sums must fit too
@@ -233,8 +233,7 @@ def _by_name(header: list[str], cells: list[str]) -> dict[str, str]:
 
 
 def _cells(text: str, name: str) -> list[str]:
-    separator = max(SEPARATORS, key=text.count)
     try:
-        return [cell.strip() for cell in next(csv.reader(io.StringIO(text), delimiter=separator), [])]
+        return [cell.strip() for cell in next(csv.reader(io.StringIO(text), delimiter=separator_of(text)), [])]
     except csv.Error as error:  # a cell of more than 131,072 letters, and what is no CSV
         raise UserError(f"{name} is not a row of a table: {error}.") from error

@@ -19,7 +19,7 @@ def read_sheet(text: str, name: str) -> tuple[list[str], list[list[str]]]:
         UserError: it is empty, no CSV or without a header; two columns have one name; a row has more or fewer cells.
     """
     lines = text.lstrip("\ufeff").splitlines()
-    separator = max(SEPARATORS, key=(lines or [""])[0].count)
+    separator = separator_of((lines or [""])[0])
     try:
         found = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if row]
     except csv.Error as error:
@@ -34,6 +34,11 @@ def read_sheet(text: str, name: str) -> tuple[list[str], list[list[str]]]:
         if len(row) != len(header):
             raise UserError(f"{name} line {line} has {len(row)} cells, but the header has {len(header)}.")
     return header, rows
+
+
+def separator_of(line: str) -> str:
+    """What separates the cells of a line."""
+    return max(SEPARATORS, key=line.count)
 
 
 def check_header(header: list[str], name: str) -> None:

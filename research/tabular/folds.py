@@ -78,7 +78,7 @@ def divide(table: Table, split: str, seed: int) -> Folds:
             how = f"{len(numbers)} groups, none in two splits, {how}"
     _check(table, parts)
     values, notes = _without_unseen(table, parts)
-    inputs = RecordInput(columns_of(table, parts[0], values), table.ignored)
+    inputs = RecordInput(columns_of(table, parts[0], values), _ignored(table))
     train, valid, test = (Rows(values[part].float(), _targets(table, part)) for part in parts)
     if split == "random":
         notes += _repeated(train, test)
@@ -89,6 +89,11 @@ def divide(table: Table, split: str, seed: int) -> Folds:
     return Folds(
         train, valid, test, inputs, table, (parts[0], parts[1], parts[2]), split, units[parts[2]], notes, provenance
     )
+
+
+def _ignored(table: Table) -> tuple[str, ...]:
+    """Names that a row to be predicted may have besides: those of the file, or of the target."""
+    return table.ignored or tuple({table.target_name} - set(table.names))
 
 
 def _strata(table: Table) -> Tensor:

@@ -15,7 +15,7 @@ from research.tabular.folds import Folds
 
 REPEATS = 2000  # of the bootstrap
 SHUFFLES = 5  # of each column
-GIVEN_AWAY = 0.99  # what a column alone reaches, from which on it is suspected
+GIVEN_AWAY = 0.97  # what a column alone reaches, from which on it is suspected
 
 
 @dataclass(frozen=True)
