@@ -40,6 +40,8 @@ SUBJECTS = (
     "Generation",
     "First steps",
     "Series",
+    "Tables",
+    "Applications",
     "Every example",
     "Serving",
     "Exports",

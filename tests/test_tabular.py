@@ -370,7 +370,7 @@ def test_the_paired_interval_tells_better_from_equal_and_groups_widen_it() -> No
     assert apart.high - apart.low > 2 * (better.high - better.low)
     assert "can't be told apart" in scores.verdict("mlp", "trees", same, True)
     assert "mlp beats trees" in scores.verdict("mlp", "trees", better, True)
-    assert "use the trees" in scores.verdict("mlp", "trees", scores.difference(wrong, right, data), True)
+    assert "mlp is behind trees" in scores.verdict("mlp", "trees", scores.difference(wrong, right, data), True)
 
 
 class Rule(torch.nn.Module):

@@ -62,9 +62,9 @@ def measure(name: str, model: nn.Module, folds: Folds, device: torch.device) -> 
         differences[key] = (title, difference(said, theirs, folds))
     reached = baselines.alone(folds)
     suspects = [_suspect(folds.table.names[place], score) for place, score in enumerate(reached) if score >= GIVEN_AWAY]
-    values = _values(mine, rivals, differences, folds)
+    values = _values(mine, said, rivals, differences, folds)
     notes = [
-        verdict(name, *differences["boosting"], bool(folds.table.classes)),
+        *(verdict(name, *differences[key], bool(folds.table.classes)) for key in ("boosting", "linear")),
         *suspects,
         *folds.notes,
         "rivals are scikit-learn's, see the same training rows and choose their settings on the same validation rows",
@@ -84,9 +84,12 @@ def _better(folds: Folds) -> str:
 
 
 def _values(
-    mine: Metrics, rivals: dict[str, Metrics], differences: dict[str, tuple[str, Difference]], folds: Folds
+    mine: Metrics, said: Tensor, rivals: dict[str, Metrics], differences: dict[str, tuple[str, Difference]], folds: Folds
 ) -> dict[str, float | int]:
     values = dict(mine.values)
+    if folds.table.classes and folds.split != "random":  # Wilson's interval is of rows that stand for themselves
+        correct = (said.argmax(1) == folds.test.targets).double()
+        values["accuracy_low"], values["accuracy_high"] = _ends(drawn_means(correct.unsqueeze(0), folds.units)[0])
     shared = ("accuracy", "log_loss") if folds.table.classes else ("rmse",)
     for key, (title, found) in differences.items():
         values |= {f"{key}_{name}": rivals[title].values[name] for name in shared}
@@ -133,27 +136,36 @@ def difference(mine: Tensor, theirs: Tensor, folds: Folds) -> Difference:
         errors = torch.stack([(said.argmax(1) != targets).double() for said in (mine, theirs)])
     else:
         errors = torch.stack([(said[:, 0].double() - targets.double()).square() for said in (mine, theirs)])
-    numbers = folds.units.unique(return_inverse=True)[1]
-    count = int(numbers.max()) + 1
-    sums = torch.zeros(2, count, dtype=torch.float64).index_add_(1, numbers, errors)
-    sizes = torch.zeros(count, dtype=torch.float64).index_add_(0, numbers, torch.ones(len(targets)).double())
-    drawn = torch.randint(count, (REPEATS, count), generator=torch.Generator().manual_seed(0))
-    means = sums[:, drawn].sum(-1) / sizes[drawn].sum(-1)  # [2, REPEATS]
-    ours, rival = errors.mean(1)
+    means, (ours, rival) = drawn_means(errors, folds.units), errors.mean(1)
     if not folds.table.classes:
         means, ours, rival = means.sqrt(), ours.sqrt(), rival.sqrt()
-    low, high = (means[1] - means[0]).quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-    return Difference((rival - ours).item(), low, high)
+    return Difference((rival - ours).item(), *_ends(means[1] - means[0]))
+
+
+def drawn_means(values: Tensor, units: Tensor) -> Tensor:
+    """Means of values [V, N] over rows drawn anew, whole units [N] with replacement: [V, REPEATS]."""
+    numbers = units.unique(return_inverse=True)[1]
+    count = int(numbers.max()) + 1
+    sums = torch.zeros(len(values), count, dtype=torch.float64).index_add_(1, numbers, values)
+    sizes = torch.zeros(count, dtype=torch.float64).index_add_(0, numbers, torch.ones(len(units)).double())
+    drawn = torch.randint(count, (REPEATS, count), generator=torch.Generator().manual_seed(0))
+    return sums[:, drawn].sum(-1) / sizes[drawn].sum(-1)
+
+
+def _ends(drawn: Tensor) -> tuple[float, float]:
+    """The 95 % interval of what was drawn."""
+    low, high = drawn.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
+    return low, high
 
 
 def verdict(name: str, title: str, found: Difference, classes: bool) -> str:
-    """Whether the network is worth its trouble, in one sentence."""
+    """Whether the network is worth its trouble beside a rival, in one sentence."""
     scale, unit = (100, " points of accuracy") if classes else (1, " of RMSE")
     between = f"{scale * found.value:+.3g}{unit} (95 % interval {scale * found.low:+.3g} to {scale * found.high:+.3g})"
     if found.low > 0:
         return f"the {name} beats {title}: {between}"
     if found.high < 0:
-        return f"{title} beat the {name}: {between}; use the trees"
+        return f"the {name} is behind {title}: {between}; use that"
     return f"the {name} and {title} can't be told apart on these rows: {between}"
 
 
