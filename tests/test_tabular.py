@@ -274,12 +274,13 @@ def test_piecewise_linear_encoding_is_that_of_the_paper() -> None:
     for value in (-0.3, 0.2, float(edges[2])):
         found = encode(torch.tensor([[value, 1.0]]))
         expected = [np.clip((value - low) / (high - low), 0, 1) for low, high in itertools.pairwise(edges)]
-        assert found[0, 0].tolist() == pytest.approx(expected, abs=1e-5)
-        assert found[0, 1].tolist() == [1, 0, 0, 0]
+        assert found[0, 0, :4].tolist() == pytest.approx(expected, abs=1e-5)
+        assert found[0, 0, 4].item() == pytest.approx(((value - x[:, 0].mean()) / x[:, 0].std(correction=0)).item())
+        assert found[0, 1, :4].tolist() == [1, 0, 0, 0]
     far = encode(torch.tensor([[1e9, 1e9], [-1e9, -1e9]]))
-    assert far[0, 0].tolist() == pytest.approx([1, 1, 1, 2])
-    assert far[1, 0].tolist() == pytest.approx([-1, 0, 0, 0])
-    gap = encode(torch.tensor([[math.nan, math.nan]]))[0, 0]
+    assert far[0, 0].tolist() == pytest.approx([1, 1, 1, 2, 5])
+    assert far[1, 0].tolist() == pytest.approx([-1, 0, 0, 0, -5])
+    gap = encode(torch.tensor([[math.nan, math.nan]]))[0, 0, :4]
     assert gap.tolist() == pytest.approx([1, 1, 0, 0], abs=0.02)  # where the median stands
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ BOOSTED: tuple[dict[str, Any], ...] = (
 )
 TREES = 200
 LOWEST = 1e-6  # probability, before its logarithm is taken
+MANY = 20_000  # training rows from which on several threads pay; on a busy machine they make a small table take minutes
 
 
 def linear(folds: Folds) -> tuple[str, Tensor]:
@@ -69,6 +71,13 @@ def boosting(folds: Folds) -> tuple[str, Tensor]:
     _, model, number = best
     said = next(said for place, said in enumerate(_staged(model, test)) if place == number)
     return "gradient-boosted trees", torch.from_numpy(np.log(said.clip(LOWEST)) if classes else said.copy())
+
+
+def few_threads(folds: Folds) -> AbstractContextManager[Any]:
+    """One thread for scikit-learn's models where there are few rows."""
+    from threadpoolctl import threadpool_limits  # scikit-learn brings it
+
+    return threadpool_limits(None if len(folds.train) >= MANY else 1)
 
 
 def _staged(model: Any, rows: np.ndarray) -> Any:

@@ -16,10 +16,11 @@ from common.kinds.number import SHARE
 
 NAMES = ("mlp", "ft-transformer")
 OUTSIDE = 1.0  # bins beyond the first and the last edge, at which a number far from all training rows is cut off
+FARTHEST = 5.0  # the same in deviations
 
 
 class PiecewiseLinear(nn.Module):
-    """A number as how far it has got through each of T bins: [B, N] to [B, N, T].
+    """A number as how far it has got through each of T bins, and as it is, standardised: [B, N] to [B, N, T + 1].
 
     Bins lie between quantiles of the training rows (Gorishniy et al. 2022, arXiv 2203.05556). A gap stands where the
     median does.
@@ -35,11 +36,15 @@ class PiecewiseLinear(nn.Module):
         self.lowest: Tensor
         self.highest: Tensor
         self.middle: Tensor
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("start", torch.zeros(columns, bins))
         self.register_buffer("width", torch.ones(columns, bins))
         self.register_buffer("lowest", torch.zeros(columns, bins))
         self.register_buffer("highest", torch.zeros(columns, bins))  # 0 switches a bin off that a column has no use for
         self.register_buffer("middle", torch.zeros(columns))
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("std", torch.ones(columns))
 
     def fit(self, x: Tensor) -> None:
         """Sets the bins by training rows [M, N]; gaps are left out."""
@@ -55,12 +60,15 @@ class PiecewiseLinear(nn.Module):
             self.start[place, :count], self.width[place, :count] = edges[:-1], edges.diff()
             self.highest[place, :count] = 1.0
             self.lowest[place, 0], self.highest[place, count - 1] = -OUTSIDE, 1 + OUTSIDE
-            self.middle[place] = known.median()
+            self.middle[place], self.mean[place] = known.median(), known.mean()
+            self.std[place] = known.std(correction=0) or 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         filled = torch.where(x.isnan(), self.middle, x)
         way = (filled.unsqueeze(-1) - self.start) / self.width  # [B, N, T]
-        return torch.minimum(torch.maximum(way, self.lowest), self.highest)
+        bins = torch.minimum(torch.maximum(way, self.lowest), self.highest)
+        standard = ((filled - self.mean) / self.std).clamp(-FARTHEST, FARTHEST)
+        return torch.cat([bins, standard.unsqueeze(-1)], dim=-1)
 
 
 class Embedding(nn.Module):
@@ -84,7 +92,9 @@ class Embedding(nn.Module):
         sizes = torch.tensor([0, *(1 + categories[place] for place in others)])
         self.register_buffer("first", sizes.cumsum(0)[:-1], persistent=False)
         self.encode = PiecewiseLinear(len(numbers), bins)
-        self.weight = nn.Parameter(torch.randn(len(numbers), bins, width) / math.sqrt(bins))
+        weight = torch.randn(len(numbers), bins + 1, width)
+        weight[:, :bins] /= math.sqrt(bins)
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(len(numbers), width))
         self.gap = nn.Parameter(torch.zeros(len(numbers), width))
         self.category = nn.Embedding(max(1, int(sizes.sum())), width)

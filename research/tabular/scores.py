@@ -53,14 +53,15 @@ def measure(name: str, model: nn.Module, folds: Folds, device: torch.device) -> 
     answer, test = answer_of(folds), folds.test
     said = outputs_of(model, test.features, device)
     mine = answer.measure(said, test.targets)
+    with baselines.few_threads(folds):
+        fitted = {"boosting": baselines.boosting(folds), "linear": baselines.linear(folds)}
+        reached = baselines.alone(folds)
     rivals, differences = {}, {}
-    for key, rival in (("boosting", baselines.boosting), ("linear", baselines.linear)):
-        title, theirs = rival(folds)
+    for key, (title, theirs) in fitted.items():
         if theirs.ndim == 1:
             theirs = theirs.unsqueeze(1).expand(-1, 3)
         rivals[title] = answer.measure(theirs, test.targets)
         differences[key] = (title, difference(said, theirs, folds))
-    reached = baselines.alone(folds)
     suspects = [_suspect(folds.table.names[place], score) for place, score in enumerate(reached) if score >= GIVEN_AWAY]
     values = _values(mine, said, rivals, differences, folds)
     notes = [
@@ -84,7 +85,11 @@ def _better(folds: Folds) -> str:
 
 
 def _values(
-    mine: Metrics, said: Tensor, rivals: dict[str, Metrics], differences: dict[str, tuple[str, Difference]], folds: Folds
+    mine: Metrics,
+    said: Tensor,
+    rivals: dict[str, Metrics],
+    differences: dict[str, tuple[str, Difference]],
+    folds: Folds,
 ) -> dict[str, float | int]:
     values = dict(mine.values)
     if folds.table.classes and folds.split != "random":  # Wilson's interval is of rows that stand for themselves

@@ -98,8 +98,8 @@ def outside(heat: torch.Tensor) -> float:
 
 @bench(
     "xray", "Applications", "Chest X-rays: a lesson in shortcuts", "--data FOLDER",
-    "Covid-19 pictures come from articles, the others from one hospital. Patients and articles are in one split, but in "
-    "the last row. Heat spread evenly would lie on the edges with 51 %. No clinical claim.",
+    "Covid-19 pictures come from articles, the others from one hospital. Patients and articles are in one split, but "
+    "in the last row. Heat spread evenly would lie on the edges with 51 %. No clinical claim.",
 )  # fmt: skip
 def xray(options: argparse.Namespace) -> Iterator[Row]:
     if not options.data:

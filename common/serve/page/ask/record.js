@@ -64,7 +64,7 @@ export function view(model, show) {
     const ranked = found.columns.sort((a, b) => Math.abs(b[2]) - Math.abs(a[2])).slice(0, TELLING);
     const most = Math.max(1e-9, Math.abs(ranked[0][2]));
     const quantity = !found.unit; // a number's own unit: columns raise or lower it
-    telling.style.setProperty("--names", "min(12rem, 24ch)");
+    telling.style.setProperty("--names", "min(15rem, 30ch)");
     telling.replaceChildren(...ranked.map(([name, value, score]) => {
       const fill = make("span", { className: `fill ${score > 0 ? "for" : "against"}` });
       fill.style.setProperty("--strength", "100%");
