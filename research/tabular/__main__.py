@@ -38,11 +38,12 @@ from research.tabular.tables import SOURCES, TASKS, Asked, load_table
 
 # Picked on the validation splits of all tables that have a name, seeds 100 to 102.
 RECIPES: dict[str, dict[str, Any]] = {
-    "mlp": {"width": 128, "layers": 2, "dropout": 0.1, "lr": 5e-3},
-    "ft-transformer": {"width": 32, "layers": 2, "dropout": 0.1, "lr": 2e-3},
+    "mlp": {"width": 128, "layers": 2, "dropout": 0.3, "lr": 5e-3},
+    "ft-transformer": {"width": 32, "layers": 2, "dropout": 0.2, "lr": 2e-3},
 }
 STEPS = 300  # about as many are trained at least
-BATCHES = ((1000, 32), (10_000, 128))  # rows of a smaller training split, and the batch that suits it
+SMALL = 1000  # training rows, below which few bins and small batches do better
+BATCHES = ((SMALL, 32), (10_000, 128))  # rows of a smaller training split, and the batch that suits it
 LARGEST_BATCH = 512
 FEWEST_EPOCHS = 30
 
@@ -69,7 +70,8 @@ class TabularConfig(FitConfig):
     )
 
     model: str = option("mlp", "network", group="Model", choices=models.NAMES, common=True)
-    bins: int = option(32, "of the piecewise-linear encoding of each number", group="Model", at_least=1, at_most=256)
+    bins: int = option(None, "of the piecewise-linear encoding of each number", group="Model", at_least=1,
+                       at_most=256, unset="by data set")  # fmt: skip
     embedding: int = option(8, "features of each column, of mlp", group="Model", at_least=1, at_most=128)
     members: int = option(
         8, "networks of the ensemble, of mlp; they share most weights", group="Model", at_least=1, at_most=64
@@ -82,6 +84,7 @@ class TabularConfig(FitConfig):
 
     batch_size: int = changed(FitConfig, "batch_size", help="rows per step, over all processes", tune=(32, 64, 128))
     lr: float = changed(FitConfig, "lr", unset="by model", tune=Range(5e-4, 2e-2, log=True))
+    weight_decay: float = changed(FitConfig, "weight_decay", default=0.1)
     clip: float = changed(FitConfig, "clip", default=1.0)
 
     @classmethod
@@ -100,7 +103,7 @@ class TabularConfig(FitConfig):
         batch = next((size for most, size in BATCHES if count <= most), LARGEST_BATCH)
         filled = self.filled({"batch_size": batch, "task": "classification" if data.table.classes else "regression"})
         steps = max(1, count // filled.batch_size)
-        return filled.filled({"epochs": max(FEWEST_EPOCHS, -(-STEPS // steps))})
+        return filled.filled({"bins": 8 if count < SMALL else 32, "epochs": max(FEWEST_EPOCHS, -(-STEPS // steps))})
 
     def check(self) -> None:
         super().check()

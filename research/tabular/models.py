@@ -86,11 +86,13 @@ class Embedding(nn.Module):
         self.numbers: Tensor
         self.others: Tensor
         self.first: Tensor
+        self.counts: Tensor
         self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.long), persistent=False)
         self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
         # All categories share a table, in which each column has a row for gaps and then its own.
         sizes = torch.tensor([0, *(1 + categories[place] for place in others)])
         self.register_buffer("first", sizes.cumsum(0)[:-1], persistent=False)
+        self.register_buffer("counts", sizes[1:] - 1, persistent=False)
         self.encode = PiecewiseLinear(len(numbers), bins)
         weight = torch.randn(len(numbers), bins + 1, width)
         weight[:, :bins] /= math.sqrt(bins)
@@ -103,7 +105,8 @@ class Embedding(nn.Module):
         numbers, others = x[:, self.numbers], x[:, self.others]
         found = torch.einsum("bnt,ntd->bnd", self.encode(numbers), self.weight) + self.bias
         found = found + numbers.isnan().unsqueeze(-1) * self.gap
-        places = self.first + (others + 1).nan_to_num(nan=0.0).long()  # [B, C]
+        known = (others >= 0) & (others < self.counts)  # a gap is not, nor is what training never saw
+        places = self.first + torch.where(known, others + 1, 0.0).long()  # [B, C]
         return torch.cat([found, self.category(places)], dim=1)
 
 
