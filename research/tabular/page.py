@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ def beside(name: str, scores: Scores, data: Folds) -> report.Section:
     sentence = f"{len(data.test):,} test rows. {note[:1].upper()}{note[1:]}."
     if data.table.classes:
         columns = ("method", "accuracy", "F1, macro", "log loss")
-        rows = [
+        rows: list[tuple[Any, ...]] = [
             (title, *(each.values[key] for key in ("accuracy", "f1_macro", "log_loss")))
             for title, each in all_of.items()
         ]

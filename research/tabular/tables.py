@@ -192,7 +192,7 @@ def _listed(names: str | None) -> list[str]:
 
 def _in_time(rows: list[list[str]], place: int, file: str, column: str) -> list[list[str]]:
     """The rows sorted by a column of times, those of one time as they were."""
-    times = []
+    times: list[Any] = []
     for line, row in enumerate(rows, start=2):
         try:
             times.append(float(row[place]) if is_number(row[place]) else read_moment(row[place]))
@@ -200,7 +200,7 @@ def _in_time(rows: list[list[str]], place: int, file: str, column: str) -> list[
             what = f"{file} line {line}: column {column!r} is {shown(row[place])}, which is no time."
             raise UserError(what, "Times are numbers, or dates such as 2024-05-31 or 2024-05-31 13:00.") from None
     try:
-        order = sorted(range(len(rows)), key=lambda row: times[row])  # type: ignore[arg-type, return-value]
+        order = sorted(range(len(rows)), key=lambda row: times[row])
     except TypeError:
         raise UserError(f"{file}: column {column!r} holds several kinds of time.", "Write all of them alike.") from None
     return [rows[row] for row in order]
