@@ -38,7 +38,7 @@ def box(image: Image.Image) -> tuple[int, int, int, int]:
 
 
 def edges(image: Image.Image) -> Image.Image:
-    """The middle painted grey: what is left shows no lung."""
+    """The middle painted grey: what is left shows little of the lungs."""
     changed = image.convert("L")
     changed.paste(GREY, box(changed))
     return changed
