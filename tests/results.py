@@ -40,6 +40,8 @@ SUBJECTS = (
     "Generation",
     "First steps",
     "Series",
+    "Tables",
+    "Applications",
     "Every example",
     "Serving",
     "Exports",
@@ -375,6 +377,14 @@ HEADLINES = (
         "{Fréchet distance} after {training}",
         "PyTorch-GAN, wgan_gp.py",
         "PyTorch-GAN's best: {Fréchet distance} after {training}",
+    ),
+    Headline(
+        "a robot's next move from its sonars, split by time, FT-Transformer",
+        "wall-following",
+        "20 blocks of time, FT-Transformer",
+        "{accuracy}",
+        "20 blocks of time, HistGradientBoosting's defaults",
+        "scikit-learn's boosted trees at their best: {accuracy}",
     ),
     Headline(
         "server: ResNet-18, JPEG in, JSON out, 16 clients",

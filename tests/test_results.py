@@ -53,11 +53,26 @@ def test_the_pages_are_made_from_the_files(benchmarks: dict[str, results.Benchma
     assert results.BEGIN + results.headlines(benchmarks) + results.END in readme, "run `make results`"
 
 
+# Rows of tables in docs/applications.md: how they begin there, and what the benchmark calls them.
+WALL = {
+    "linear model": "20 blocks of time, linear model",
+    "MLP, the default": "20 blocks of time",
+    "FT-Transformer": "20 blocks of time, FT-Transformer",
+    "gradient-boosted trees": "20 blocks of time, gradient-boosted trees",
+    "the trees with scikit-learn's defaults": "20 blocks of time, HistGradientBoosting's defaults",
+    "split at random: linear model": "split at random, linear model",
+    "split at random: MLP": "split at random",
+    "split at random: gradient-boosted trees": "split at random, gradient-boosted trees",
+}
+XRAYS = ("whole pictures", "edges only, the middle grey", "middle only", "whole pictures, split at random")
+XRAY = "{accuracy} | {Covid-19 found} | {No_findings found} | {Pneumonia found} | {heat on the edges, Covid-19}"
 # What texts say of figures: a file, a sentence with figures in braces, and where those are from.
 QUOTES = [
     ("README.md", "`make demo` installs {packages} packages, {disk} with CUDA's", "install", "make demo"),
     ("docs/export.md", "{time} in all instead of", "aoti-cache", "a tiny VGG, second export"),
     ("docs/serving.md", "two cores can do {at most}", "serving-bound", "ResNet-18, one thread"),
+    *(("docs/applications.md", f"| {label} | {{accuracy}} |", "wall-following", what) for label, what in WALL.items()),
+    *(("docs/applications.md", f"| {what} | {XRAY} |", "xray", what) for what in XRAYS),
 ]
 
 

@@ -6,6 +6,7 @@ shows of it. Nobody else tests a kind's name: who wants to know asks the kind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,6 +36,7 @@ class Answer:
         scores: under which a row holds a number for each of `names`, as an object; "" where there are none.
         names: of the outputs, in their order; empty where they have none.
         in_files: whether answers are too large for a table and become files of their own.
+        unit: of `evidence`.
     """
 
     kind: ClassVar[str]
@@ -42,6 +44,7 @@ class Answer:
     scores: ClassVar[str] = ""
     names: Sequence[str] = ()
     in_files: ClassVar[bool] = False
+    unit: ClassVar[str] = "nats"
 
     # -- rows -------------------------------------------------------------------------------------------
 
@@ -65,6 +68,16 @@ class Answer:
     def files(self, row: Row) -> dict[str, tuple[str, bytes]]:
         """What of a row becomes a file: its key to the file's suffix and content."""
         return {}
+
+    # -- why ---------------------------------------------------------------------------------------------
+
+    def about(self, row: Row) -> str:
+        """The one of `names` that an explanation of a row is about, where nobody asks for another."""
+        return str(row[self.key])
+
+    def evidence(self, row: Row, name: str) -> float:
+        """What a row says for one of `names`: explanations tell how much of it is lost without a part of the input."""
+        return math.log(max(row[self.scores][name], 1e-6))  # of a probability
 
     # -- measuring --------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -21,9 +20,9 @@ from torch import Tensor
 
 from common.errors import UserError, nearest
 from common.kinds.base import CSV, TEXT, Kind, dumps, json_of, shown, text_of
+from common.kinds.sheet import is_number, read_sheet
 
 USUAL = ("time", "date", "datetime", "timestamp", "ds", "month", "week", "year", "day")  # names of a column of times
-SEPARATORS = (",", ";", "\t", "|")  # of several as often, the first
 LARGEST = 1e30  # float32 ends at 3e38, and squares of sums must fit too
 Moment = datetime | int  # a date, or the number of a row, a year or whatever is counted
 
@@ -118,10 +117,7 @@ def read_table(text: str, name: str, time: str | None = None, columns: Sequence[
         UserError: a column is missing; a value is empty, a text or not finite; times are unreadable, unsorted, doubled,
             have a gap or differ in their steps. The line is named.
     """
-    header, rows, first = _from_json(text, name) if text.lstrip().startswith("{") else _from_csv(text, name)
-    twice = [cell for cell, count in Counter(header).items() if count > 1]
-    if twice:
-        raise UserError(f"{name} has two columns called {shown(twice[0])}.", "Rename one of them.")
+    header, rows, first = _from_json(text, name) if text.lstrip().startswith("{") else (*read_sheet(text, name), 2)
     for asked in (*(columns or ()), *([time] if time else [])):
         if asked not in header:
             raise UserError(f"{name} has no column {shown(asked)}.", nearest(asked, header))
@@ -132,26 +128,9 @@ def read_table(text: str, name: str, time: str | None = None, columns: Sequence[
     places = [header.index(cell) for cell in names]
     values = []
     for line, row in enumerate(rows, start=first):
-        if len(row) != len(header):
-            raise UserError(f"{name} line {line} has {len(row)} cells, but the header has {len(header)}.")
         values.append([_number(row[place], f"{name} line {line}: column {shown(header[place])}") for place in places])
     moments, step = _moments([row[header.index(time)] for row in rows] if time else [], len(rows), name, first)
     return Table(names, torch.tensor(values, dtype=torch.float64).reshape(len(rows), len(names)), moments, step, time)
-
-
-def _from_csv(text: str, name: str) -> tuple[list[str], list[list[Any]], int]:
-    """Header, rows, and the number of the first row's line."""
-    lines = text.lstrip("\ufeff").splitlines()
-    separator = max(SEPARATORS, key=(lines or [""])[0].count)
-    try:
-        found = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if row]
-    except csv.Error as error:
-        raise UserError(f"{name} is not valid CSV: {error}.") from error
-    if not found:
-        raise UserError(f"{name} is empty.", "It needs a header line and a row for each time.")
-    if all(_is_number(cell) for cell in found[0]):
-        raise UserError(f"{name} begins with numbers.", "The first line holds the names of the columns.")
-    return found[0], found[1:], 2
 
 
 def _from_json(text: str, name: str) -> tuple[list[str], list[list[Any]], int]:
@@ -171,7 +150,7 @@ def _time_column(header: list[str], rows: list[list[Any]], columns: Sequence[str
             return cell
     first = rows[0] if rows else []
     for cell, value in zip(header, first, strict=False):
-        if cell in free and not _is_number(value) and _is_moment(value):
+        if cell in free and not is_number(value) and _is_moment(value):
             return cell
     return ""
 
@@ -184,18 +163,10 @@ def _is_moment(cell: Any) -> bool:
     return True
 
 
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def _number(cell: Any, where: str) -> float:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise UserError(f"{where} is empty.", "Fill the gap, or leave out what comes before it.")
-    if isinstance(cell, bool) or not _is_number(cell):
+    if isinstance(cell, bool) or not is_number(cell):
         raise UserError(f"{where} is {shown(cell)}, not a number.")
     value = float(cell)
     if not math.isfinite(value):

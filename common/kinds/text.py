@@ -66,8 +66,8 @@ def hide_words(predictor: Any, text: str, target: int) -> list[Span]:
     spans = [(group[0][0], group[-1][1]) for group in (words[i : i + step] for i in range(0, len(words), step))]
     variants = [text, *(text[:start] + text[end:] for start, end in spans)]
     rows = predictor.predict(variants)
-    scores, name = predictor.answer.scores, predictor.answer.names[target]
-    logs = [math.log(max(row[scores][name], 1e-6)) for row in rows]
+    answer, name = predictor.answer, predictor.answer.names[target]
+    logs = [answer.evidence(row, name) for row in rows]
     return [(start, end, logs[0] - log) for (start, end), log in zip(spans, logs[1:], strict=True)]
 
 

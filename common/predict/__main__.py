@@ -2,16 +2,17 @@
 
 python -m common.predict RUN photos/ --out answers.csv         a file, a folder or a pattern each
 python -m common.predict RUN --value "what a film"             the input itself: a text, a seed, numbers as JSON
-python -m common.predict RUN --lines reviews.txt               one input on each line
+python -m common.predict RUN --lines reviews.txt               one input on each line; a .csv of rows may have a header
 python -m common.predict RUN --value 7 --value 8 --out faces   answers that are pictures, as PNG files in a folder
 """
 
 from __future__ import annotations
 
+import csv
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -23,7 +24,8 @@ from common import artifact, example, trust
 from common.command import exits as command
 from common.errors import UserError
 from common.kinds.answer import Predictor
-from common.kinds.base import decoded
+from common.kinds.base import Kind, decoded
+from common.kinds.sheet import separator_of
 from common.predict.rows import Layout, RowWriter, rows_done
 
 HOPELESS = 20  # lines that fail, the first ones of a file, after which the rest is not tried
@@ -58,7 +60,7 @@ def main(
     saved = artifact.load(Path(run))
     predictor = example.predictor_of(saved)
     target = _check_out(out, files=predictor.answer.in_files)
-    sources = find_sources(files or [], value or [], lines or [], predictor.input.suffixes)
+    sources = find_sources(files or [], value or [], lines or [], predictor.input)
     layout = Layout(predictor.answer)
     done = rows_done(target, layout) if target else {}
     from common.machine import device  # here: a mistake in the arguments is said without waiting for torch
@@ -101,20 +103,22 @@ def _first_rows(batches: Iterator[list[dict[str, Any]]], count: int) -> list[lis
     return begun
 
 
-def find_sources(
-    files: Sequence[str], values: Sequence[str], lines: Sequence[str], suffixes: Sequence[str]
-) -> list[Source]:
+def find_sources(files: Sequence[str], values: Sequence[str], lines: Sequence[str], kind: Kind) -> list[Source]:
     """Every input that the command names, each once.
+
+    The lines of a .csv file may stand under a header, where the kind of the input has one.
 
     Raises:
         UserError: none at all, or an argument means no file.
     """
     if not (files or values or lines):
         raise UserError("There is nothing to predict.", "Name files, or give --value INPUT or --lines FILE.")
-    sources = [Source(readable(str(path)), path) for path in find_files(files, suffixes)]
+    sources = [Source(readable(str(path)), path) for path in find_files(files, kind.suffixes)]
     sources += [Source(readable(text), os.fsencode(text)) for text in values]  # as the shell gave them
     for name in lines:
-        numbered = enumerate(_read_lines(name), start=1)
+        read = _read_lines(name)
+        under = _under_header(read, kind) if name.lower().endswith(".csv") else None
+        numbered = enumerate(read, start=1) if under is None else enumerate(under, start=2)
         sources += [Source(f"{readable(name)}:{number}", line) for number, line in numbered]
     return list({source.name: source for source in sources}.values())
 
@@ -131,6 +135,24 @@ def _read_lines(name: str) -> list[bytes]:
         return Path(name).read_bytes().splitlines()
     except OSError as error:
         raise UserError(f"Can't read {readable(name)}: {error.strerror}.") from error
+
+
+def _under_header(lines: Sequence[bytes], kind: Kind) -> list[bytes] | None:
+    """The inputs of the lines of a CSV file below its header; None where it has none."""
+    head = lines[0].decode("utf-8-sig", "replace") if lines else ""
+    separator = separator_of(head)
+    found = kind.lines(next(csv.reader([head], delimiter=separator), [])) if head else None
+    if found is None or not found[1]:
+        return None
+    return [_read_cells(found[0], line, separator) for line in lines[1:]]
+
+
+def _read_cells(read: Callable[[list[str]], bytes], line: bytes, separator: str) -> bytes:
+    """The input of a line; one that is none stays as it is, for decoding to say what is wrong."""
+    try:
+        return read(next(csv.reader([line.decode("utf-8")], delimiter=separator), []))
+    except (UserError, ValueError, csv.Error):
+        return line
 
 
 def predict_all(

@@ -15,7 +15,8 @@ class Explainer:
     """Explanations of one model. Its calls may run beside predictions, but not beside each other.
 
     Attributes:
-        form: what the page shows, such as "heat" for images and "tokens" for texts; "" where there are none.
+        form: what the page shows, such as "heat" for images, "tokens" for texts and "columns" for rows; "" where
+            there are none.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -27,8 +28,9 @@ class Explainer:
     def __call__(self, item: Any, wanted: str | None = None) -> dict[str, Any]:
         """`{"class", "method", "heat": rows of numbers in 0..1}`, or `"tokens": [[piece, score | None], ...]`.
 
-        A heat map covers the square that the model sees; the pieces of a text together are the text. Scores are what
-        the class's log-probability loses without the piece, in nats.
+        Of a row of a table it is `"unit"` and `"columns": [[name, value, score], ...]`. A heat map covers the square
+        that the model sees; the pieces of a text together are the text. Scores are what the class's log-probability
+        loses without the piece, in nats, or a number that is predicted.
 
         Args:
             item: decoded input.
@@ -45,7 +47,8 @@ class Explainer:
         # The server may compute in bfloat16, with weights converted already.
         half = network is not None and any(p.dtype is torch.bfloat16 for p in network.parameters())
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            name = wanted if wanted is not None else self._predictor.predict([item])[0][self._predictor.answer.key]
+            answer = self._predictor.answer
+            name = wanted if wanted is not None else answer.about(self._predictor.predict([item])[0])
             try:
                 return {"class": name, **self._explain(item, self._names.index(name))}
             except UserError as error:

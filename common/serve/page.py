@@ -2,7 +2,7 @@
 
 GET /                                        the page; /page/FILE are its parts
 GET /v1/models/NAME/page                     what can be tried, and with what to begin
-POST /v1/models/NAME/explain?class=          why: a heat map of an image, the telling pieces of a text
+POST /v1/models/NAME/explain?class=          why: a heat map, the telling pieces of a text or columns of a row
 GET /v1/models/NAME/latents/SEED             the point of the latent space that a seed means
 POST /v1/models/NAME/games, …/games/ID       an agent at work; see common.serve.play.parse
 GET /v1/models/NAME/report                   the report of the run

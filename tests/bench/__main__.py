@@ -25,7 +25,9 @@ from tests.bench import (  # noqa: F401  each declares benchmarks
     series,
     serving,
     speech,
+    tables,
     texts,
+    xray,
 )
 from tests.bench.tools import BENCHES
 from tests.results import RESULTS

@@ -1,0 +1,1 @@
+"""Tables: classification and regression."""
