@@ -36,7 +36,7 @@ from nlp.gpt import gallery, ngram
 from nlp.gpt import model as networks
 from nlp.gpt.data import IGNORED, Split, Windows, check_length, runs, split_of, vocabulary_of
 from nlp.gpt.model import GPT, Recurrent, Shape
-from nlp.gpt.optim import optimizers
+from nlp.optim import optimizers
 from nlp.vocabulary import Vocabulary
 
 # --- config ------------------------------------------------------------------------------------------------
