@@ -52,7 +52,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cmudict": SYMBOLS,
     "numbers": SYMBOLS | {"depth": 1, "decoder_depth": 1, "width": 64, "dropout": 0.0},
     "synthetic": SYMBOLS
-    | {"depth": 1, "decoder_depth": 1, "width": 64, "dropout": 0.0, "batch_size": 256, "epochs": 4},
+    | {"depth": 1, "decoder_depth": 1, "width": 32, "dropout": 0.0, "batch_size": 256, "epochs": 4},
 }
 
 

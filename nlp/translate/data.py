@@ -160,7 +160,7 @@ def _numbers() -> PairData:
 
 LETTERS = "abcdefgh"
 PARTNER = dict(zip(LETTERS, "badcfehg", strict=True))
-SYNTHETIC = (4000, 200, 400)  # pairs for training, validation and test
+SYNTHETIC = (4000, 100, 200)  # pairs for training, validation and test
 
 
 def _synthetic() -> PairData:

@@ -42,19 +42,10 @@ class Shape:
     dropout: float = 0.0
 
 
-class Read(NamedTuple):
-    """What a network says outside of training.
-
-    Args:
-        logits: of the token after each of the target's, [B, T, V].
-        attention: where the decoder looked before it, [B, T, S]; each row sums to 1.
-    """
-
-    logits: Tensor
-    attention: Tensor
-
-
 Pair = tuple[Tensor, Tensor]  # sources [B, S] and targets [B, T], which begin with END; int64
+# What a network says outside of training: the logits of the token after each of the target's, [B, T, V], and where the
+# decoder looked before it, [B, T, S], each row of which sums to 1.
+Read = tuple[Tensor, Tensor]
 
 
 def build(family: str, shape: Shape) -> Transformer | Recurrent:
@@ -189,7 +180,7 @@ class Transformer(nn.Module):
         if self.training:
             return self.words.logits(x[target != PAD])
         last: DecoderLayer = self.decoder[-1]  # type: ignore[assignment]
-        return Read(self.words.logits(x), last.cross.weights(queries, last.cross.read(memory), mask).squeeze(1))
+        return self.words.logits(x), last.cross.weights(queries, last.cross.read(memory), mask)
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """What was read, [B, S, C], and which of it are tokens, [B, 1, 1, S]."""
@@ -315,7 +306,7 @@ class Recurrent(nn.Module):
         out = torch.stack(outputs, 1)  # [B, T, 3 C]
         if self.training:
             return self.logits(out[target != PAD])
-        return Read(self.logits(out), torch.cat(looked, 1))
+        return self.logits(out), torch.cat(looked, 1)
 
     def encode(self, source: Tensor) -> tuple[Memory, Tensor]:
         """What was read, and the decoder's first state [B, C].

@@ -67,8 +67,8 @@ def _batch(
     going = list(range(len(sources)))
 
     written = torch.full((len(sources), beams, 1), END, device=place)
-    scores = torch.full((len(sources), beams), -torch.inf, device=place)
-    scores[:, 0] = 0.0  # all beams begin alike: one of them counts
+    first = [0.0, *[-torch.inf] * (beams - 1)]  # all beams begin alike: one of them counts
+    scores = torch.tensor(first, device=place).expand(len(sources), beams)
     while going:
         logs = step(written[:, :, -1].flatten(), state).float().log_softmax(1)
         # Twice as many as there are beams: each beam can end once, so that as many are left to go on.

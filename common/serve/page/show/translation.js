@@ -16,17 +16,16 @@ export function show(model) {
     span.style.setProperty("--strength", `${Math.round(55 * Math.min(1, share))}%`);
   }
 
-  /** Parts as buttons, so that they can be reached by keyboard and by finger. */
-  function part(text, title, point) {
-    const clear = () => point(false);
-    return make("span", { className: "part", title, tabIndex: 0, onmouseenter: () => point(true), onmouseleave: clear,
-      onfocus: () => point(true), onblur: clear }, text);
+  /** A part that a mouse, a finger or the keyboard can point at. */
+  function part(text, more, point) {
+    const [on, off] = [() => point(true), () => point(false)];
+    return make("span", { className: "part", onmouseenter: on, onmouseleave: off, onfocus: on, onblur: off, ...more }, text);
   }
 
   function paint(row) {
-    const targets = row.pieces.map(([text, share], t) => part(text, percent(share), (on) =>
+    const targets = row.pieces.map(([text, share], t) => part(text, { title: percent(share), tabIndex: 0 }, (on) =>
       sources.forEach((span, s) => ground(span, on ? row.attention[t][s] : 0))));
-    const sources = row.source_pieces.map((text, s) => part(text, "", (on) =>
+    const sources = row.source_pieces.map((text, s) => part(text, {}, (on) =>
       targets.forEach((span, t) => ground(span, on ? row.attention[t][s] : 0))));
     said.replaceChildren(...targets);
     source.replaceChildren(...sources);
