@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GOLDEN = ROOT / "tests" / "golden"
 EVIL = "<img src=x onerror=document.title='owned'>"
 PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
-KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "evil")
+KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "translator", "evil")
 Visit = Callable[..., Any]
 
 
@@ -45,7 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     sounds = execute(get("nlp.speech"), tiny, {"epochs": 4, **cpu})
     runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}", f"sounds={sounds['run']}"]
     runs += [f"pictures={generator(folder / 'pictures')}", f"table={table(folder / 'table')}"]
-    runs.append(f"writer={GOLDEN / 'nlp.gpt'}")
+    runs += [f"writer={GOLDEN / 'nlp.gpt'}", f"translator={GOLDEN / 'nlp.translate'}"]
 
     def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
         shares = [0.9 if "good" in text else 0.2 for text in texts]
@@ -214,6 +214,19 @@ def test_a_text_appears_as_it_is_written_and_can_be_stopped(visit: Visit) -> Non
     assert page.locator(".written > span").count() < 2048
     page.get_by_role("button", name="Keep it and go on").wait_for()
     assert page.get_by_role("button", name="Keep it and go on").is_enabled()
+
+
+def test_a_translation_shows_where_the_model_looked_and_what_else_it_might_be(visit: Visit) -> None:
+    page = visit("translator")
+    page.get_by_label("Your text").fill("abcdef")
+    page.locator(".translated", has_text=re.compile("^e f c d a b $")).wait_for()
+    said, asked = page.locator(".translated .part"), page.locator(".looked .part")
+    said.nth(0).hover()
+    page.locator(".looked .part.for", has_text="f").wait_for()  # the last letter is said first
+    assert "for" not in (asked.nth(0).get_attribute("class") or "").split()
+    asked.nth(0).hover()
+    page.locator(".translated .part.for", has_text="b").wait_for()
+    assert page.locator(".alternatives li").count() >= 2
 
 
 def test_html_in_names_and_texts_is_text(visit: Visit) -> None:

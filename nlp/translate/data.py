@@ -228,7 +228,7 @@ def _folder_of(root: Path, name: str) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file, without spaces at their ends."""
+    """The lines of a text file, without spaces around them."""
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path} is larger than {LARGEST >> 30} GB.", "Take a part of it.")
@@ -236,7 +236,7 @@ def _lines(path: Path) -> list[str]:
         if path.suffix == ".gz":
             with gzip.open(path) as file:
                 content = file.read(LARGEST)
-        return [line.strip() for line in content.decode("utf-8-sig").removesuffix("\n").split("\n")]
+        return [line.strip(" \r") for line in content.decode("utf-8-sig").removesuffix("\n").split("\n")]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}).", "Convert it to UTF-8.") from error
     except (OSError, EOFError) as error:

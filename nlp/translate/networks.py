@@ -59,13 +59,14 @@ class Words(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.targets = nn.Embedding(shape.targets, shape.width)
-        self.sources = self.targets if shape.joint else nn.Embedding(shape.sources, shape.width)
+        self.sources = None if shape.joint else nn.Embedding(shape.sources, shape.width)
         for weight in self.parameters():
             nn.init.normal_(weight, std=shape.width**-0.5)
 
     def source(self, tokens: Tensor) -> Tensor:
         """[B, S] to [B, S, C]."""
-        return norm(self.sources(tokens.clamp(min=0)))
+        embedding = self.targets if self.sources is None else self.sources
+        return norm(embedding(tokens.clamp(min=0)))
 
     def target(self, tokens: Tensor) -> Tensor:
         return norm(self.targets(tokens.clamp(min=0)))
