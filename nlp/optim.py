@@ -85,7 +85,7 @@ class Muon(Optimizer):
         for matrix in matrices:
             if not self.state[matrix]:
                 self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-        gradients = [matrix.grad for matrix in matrices]
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         averages = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         return torch.stack(torch._foreach_lerp(gradients, averages, momentum))

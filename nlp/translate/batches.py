@@ -79,7 +79,7 @@ class Encoded:
         sources, targets = (list(side) for side in zip(*pairs.each(), strict=True))
         both = list(zip(languages.read(sources), languages.target.encode(targets), strict=True))
         if keep:
-            both = [(*cut([source], context), target[: context - 1]) for source, target in both]
+            both = [(cut(source, context), target[: context - 1]) for source, target in both]
         kept = [(source, [END, *target]) for source, target in both if max(len(source), len(target) + 1) <= context]
         if not kept:
             raise UserError(f"All {len(both)} pairs are longer than --context {context}.", "Use a larger one.")
@@ -157,6 +157,6 @@ class TokenLoader(Loader):
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def cut(sources: Sequence[list[int]], context: int) -> list[list[int]]:
-    """Token ids of sources, of those that are too long the beginning and END."""
-    return [ids if len(ids) <= context else [*ids[: context - 1], END] for ids in sources]
+def cut(source: list[int], context: int) -> list[int]:
+    """The token ids of a source; of one that is too long the beginning, and END."""
+    return source if len(source) <= context else [*source[: context - 1], END]

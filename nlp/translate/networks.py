@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -165,7 +165,7 @@ class Transformer(nn.Module):
         self.shape = shape
         self.words = Words(shape)
         self.encoder = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.depth))
-        self.decoder = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.decoder_depth))
+        self.decoder: Any = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.decoder_depth))
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, pair: Pair) -> Tensor | Read:
@@ -173,15 +173,13 @@ class Transformer(nn.Module):
         source, target = pair
         memory, mask = self.encode(source)
         x = self.placed(self.words.target(target), 0)
-        queries = x
         for layer in self.decoder:
             keys = layer.cross.read(memory)
             x, queries = layer(x, keys, mask)
         x = norm(x)
         if self.training:
             return self.words.logits(x[target != PAD])
-        last: DecoderLayer = self.decoder[-1]  # type: ignore[assignment]
-        return self.words.logits(x), last.cross.weights(queries, last.cross.read(memory), mask)
+        return self.words.logits(x), self.decoder[-1].cross.weights(queries, keys, mask)
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """What was read, [B, S, C], and which of it are tokens, [B, 1, 1, S]."""
@@ -200,7 +198,7 @@ class Transformer(nn.Module):
     def start(self, source: Tensor, beams: int) -> TransformerState:
         """The state of `beams` hypotheses for each source [B, S], before anything was written."""
         memory, mask = self.encode(source)
-        return TransformerState([layer.cross.read(memory) for layer in self.decoder], mask, beams)  # type: ignore
+        return TransformerState([layer.cross.read(memory) for layer in self.decoder], mask, beams)
 
     def step(self, tokens: Tensor, state: TransformerState) -> Tensor:
         """Adds a token to each hypothesis, [B × beams], and returns the logits of the next, [B × beams, V]."""

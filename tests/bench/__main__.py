@@ -26,6 +26,7 @@ from tests.bench import (  # noqa: F401  each declares benchmarks
     serving,
     speech,
     texts,
+    translate,
 )
 from tests.bench.tools import BENCHES
 from tests.results import RESULTS

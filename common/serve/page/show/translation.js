@@ -9,7 +9,7 @@ export function show(model) {
     "Point at a part, above or below: the ", make("span", { className: "for" }, "stronger the ground"),
     ", the more the model looked from one to the other.");
   const others = make("ol", { className: "alternatives" });
-  const beside = make("section", { "aria-label": "Alternatives", hidden: true }, make("h2", {}, "It might also be"), others);
+  const beside = make("section", { className: "beside-it", "aria-label": "Alternatives", hidden: true }, make("h2", {}, "It might also be"), others);
 
   function ground(span, share) {
     span.classList.toggle("for", share > 0.05);
