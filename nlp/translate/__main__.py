@@ -77,9 +77,8 @@ class TranslateConfig(FitConfig):
         None, "layers that write, of the Transformer", group="Model", at_least=1, at_most=96, unset="by data set"
     )
     width: int = option(
-        None, "numbers that stand for a token", group="Model", at_least=2, at_most=8192, unset="by data set",
-        common=True,
-    )  # fmt: skip
+        None, "numbers that stand for a token", group="Model", at_least=2, at_most=8192, unset="by data set"
+    )
     heads: int = option(None, "attention heads, of the Transformer", group="Model", at_least=1, unset="by data set")
     dropout: float = option(
         None, "share of what layers add that is left out in training", group="Model", at_least=0, at_most=0.9,
