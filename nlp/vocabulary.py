@@ -94,6 +94,35 @@ class Characters(Vocabulary):
         return json.dumps({"characters": self.characters, "by_bytes": self.by_bytes}, indent=1).encode()
 
 
+@dataclass
+class Symbols(Vocabulary):
+    """A token for each of some symbols that stand between spaces, such as phonemes.
+
+    Args:
+        symbols: each once, without spaces.
+    """
+
+    symbols: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.pieces = [b"", *(f"{symbol} ".encode() for symbol in self.symbols)]
+        self._ids = {symbol: number for number, symbol in enumerate(self.symbols, start=1)}
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Symbols:
+        """The symbols that occur in texts."""
+        return cls(sorted({symbol for text in texts for symbol in text.split()}))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        unknown = {symbol for text in texts for symbol in text.split()} - self._ids.keys()
+        if unknown:
+            raise UserError(f"This model knows {len(self.symbols)} symbols, and not {', '.join(sorted(unknown))}.")
+        return [[self._ids[symbol] for symbol in text.split()] for text in texts]
+
+    def to_bytes(self) -> bytes:
+        return json.dumps({"symbols": list(self.symbols)}, indent=1).encode()
+
+
 class Pieces(Vocabulary):
     """Byte-pair encoding (Sennrich et al. 2016, arXiv 1508.07909) of bytes: frequent words whole, others in pieces.
 
@@ -163,6 +192,8 @@ def from_bytes(content: bytes) -> Vocabulary:
         fields = json.loads(content)
         if "characters" in fields:
             return Characters(str(fields["characters"]), bool(fields["by_bytes"]))
+        if "symbols" in fields:
+            return Symbols([str(symbol) for symbol in fields["symbols"]])
         from tokenizers import Tokenizer
 
         return Pieces(Tokenizer.from_buffer(content))

@@ -68,12 +68,15 @@ def largest_difference(eager: Path, exported: Path, length: int | None = None) -
     right, _ = network(exported)
     found = 0.0
     for size in BATCHES:
-        inputs = [x[torch.arange(size) % len(x)] for x in sample.inputs]
-        inputs = [x + torch.randn_like(x) if x.is_floating_point() else x[:, :length].flip(1) for x in inputs]
+        inputs = nests.take(sample.inputs, torch.arange(size) % nests.size(sample.inputs))
+        inputs = nests.change(
+            inputs, lambda x: x + torch.randn_like(x) if x.is_floating_point() else x[:, :length].flip(1)
+        )
         with torch.inference_mode():
-            a, b = left(*inputs), right(*inputs)
-        assert a.shape == b.shape
-        found = max(found, ((a - b).abs().max() / a.abs().max().clamp(min=1)).item())
+            outputs = nests.tensors(left(*inputs)), nests.tensors(right(*inputs))
+        for a, b in zip(*outputs, strict=True):
+            assert a.shape == b.shape
+            found = max(found, ((a - b).abs().max() / a.abs().max().clamp(min=1)).item())
     return found
 
 

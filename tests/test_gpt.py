@@ -17,9 +17,9 @@ from common.command.arguments import Options
 from common.command.execute import execute
 from common.errors import UserError
 from common.machine.device import isolated_rng
-from nlp import vocabulary
+from nlp import optim, vocabulary
 from nlp.gpt import __main__ as gpt
-from nlp.gpt import data, ngram, optim
+from nlp.gpt import data, ngram
 from nlp.gpt.model import FAMILIES, Shape, build
 
 CPU = torch.device("cpu")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 GOLDEN = ROOT / "tests" / "golden"
 EVIL = "<img src=x onerror=document.title='owned'>"
 PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
-KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "talk", "evil")
+KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "talk", "translator", "evil")
 Visit = Callable[..., Any]
 
 
@@ -46,7 +46,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     sounds = execute(get("nlp.speech"), tiny, {"epochs": 4, **cpu})
     runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}", f"sounds={sounds['run']}"]
     runs += [f"pictures={generator(folder / 'pictures')}", f"table={table(folder / 'table')}"]
-    runs.append(f"writer={GOLDEN / 'nlp.gpt'}")
+    runs += [f"writer={GOLDEN / 'nlp.gpt'}", f"translator={GOLDEN / 'nlp.translate'}"]
 
     def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
         shares = [0.9 if "good" in text else 0.2 for text in texts]
@@ -285,6 +285,19 @@ def test_a_message_that_is_refused_is_in_the_field_again(visit: Visit) -> None:
     page.get_by_role("alert").filter(has_text="32,768 are the most").wait_for()
     assert len(page.get_by_label("Your message").input_value()) == 40_000
     assert page.locator(".turn").count() == 0
+
+
+def test_a_translation_shows_where_the_model_looked_and_what_else_it_might_be(visit: Visit) -> None:
+    page = visit("translator")
+    page.get_by_label("Your text").fill("abcdef")
+    page.locator(".translated", has_text=re.compile("^e f c d a b $")).wait_for()
+    said, asked = page.locator(".translated .part"), page.locator(".looked .part")
+    said.nth(0).hover()
+    page.locator(".looked .part.for", has_text="f").wait_for()  # the last letter is said first
+    assert "for" not in (asked.nth(0).get_attribute("class") or "").split()
+    asked.nth(0).hover()
+    page.locator(".translated .part.for", has_text="b").wait_for()
+    assert page.locator(".alternatives li").count() >= 2
 
 
 def test_html_in_names_and_texts_is_text(visit: Visit) -> None:

@@ -10,9 +10,11 @@ NAMES = {"q": "mean action value (Q)", "lr": "learning rate"}
 WORDS = {
     "auc": "AUC",
     "bleu": "BLEU",
+    "chrf": "chrF",
     "cv": "CV",
     "f1": "F1",
     "frechet": "Fréchet",
+    "ibm1": "IBM-1",
     "mae": "MAE",
     "map": "mAP",
     "miou": "mIoU",
@@ -30,7 +32,10 @@ WORDS = {
 
 def label(name: str) -> str:
     """'roc_auc' -> 'ROC AUC', 'frechet_floor' -> 'Fréchet floor', 'log_loss' -> 'log loss'."""
-    return NAMES.get(name) or " ".join(WORDS.get(word, word) for word in name.split("_"))
+    words = [WORDS.get(word, word) for word in name.split("_")]
+    if words[-1] == "per":  # a rate of errors, where it is not between two others
+        words[-1] = "PER"
+    return NAMES.get(name) or " ".join(words)
 
 
 def heading(name: str) -> str:

@@ -22,8 +22,8 @@ from nlp.chat.data import ChatData, Example
 from nlp.chat.preferences import Answers, PreferenceLoss, likelihoods
 from nlp.chat.rewards import RewardLoss, Rollouts
 from nlp.chat.rows import Conversations, Pairs, RowLoader
-from nlp.gpt.optim import optimizers
 from nlp.losses import count_of, log_probabilities, loss_of, sums
+from nlp.optim import optimizers
 
 if TYPE_CHECKING:
     from nlp.chat.__main__ import ChatConfig

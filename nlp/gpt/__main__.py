@@ -35,8 +35,8 @@ from nlp.gpt import gallery, ngram
 from nlp.gpt import model as networks
 from nlp.gpt.data import Split, Windows, check_length, runs, split_of, vocabulary_of
 from nlp.gpt.model import GPT, Recurrent, Shape
-from nlp.gpt.optim import optimizers
 from nlp.losses import count_of, loss_of, sums
+from nlp.optim import optimizers
 from nlp.vocabulary import Vocabulary
 
 # --- config ------------------------------------------------------------------------------------------------

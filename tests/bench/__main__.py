@@ -27,6 +27,7 @@ from tests.bench import (  # noqa: F401  each declares benchmarks
     speech,
     tables,
     texts,
+    translate,
     xray,
 )
 from tests.bench.tools import BENCHES

@@ -4,7 +4,7 @@ import { ask, hasToken, route } from "./api.js";
 import { make, number, percent, problem } from "./parts.js";
 import { gameView } from "./game.js";
 
-const SHARES = /accuracy|precision|recall|f1|auc|miou|map/;
+const SHARES = /accuracy|precision|recall|f1|auc|miou|map|^(wer|per)$/;
 const stage = document.getElementById("stage");
 const list = document.getElementById("models");
 let models = [];

@@ -1,4 +1,4 @@
-"""Muon for the matrices within a Transformer, AdamW for everything else."""
+"""Muon for the matrices within a network, AdamW for everything else."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ BETAS = (0.9, 0.95)  # of AdamW, as usual for language models
 def optimizers(
     name: str, model: nn.Module, device: torch.device, *, lr: float, embedding_lr: float, weight_decay: float
 ) -> list[Optimizer]:
-    """The optimisers of a language model.
+    """The optimisers of a model that reads and writes tokens.
 
     Args:
         name: "muon", or "adamw" for all weights at `lr`.
         lr: of the matrices that Muon takes.
-        embedding_lr: of the embeddings; of the head it is HEAD_SHARE of that.
+        embedding_lr: of the embeddings and of biases; of a layer called `head` it is HEAD_SHARE of that.
         weight_decay: of what `lr` is for.
     """
     if name == "adamw":
         return [make_optimizer(name, model, lr, weight_decay)]
     parts: dict[str, list[nn.Parameter]] = {"embeddings": [], "head": [], "matrices": []}
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for part, weight in model.named_parameters():
-        head, embedding = part.startswith("head"), part.startswith(("embedding", "ngrams"))
-        parts["head" if head else "embeddings" if embedding else "matrices"].append(weight)
+        matrix = weight.dim() == 2 and id(weight) not in embeddings
+        parts["head" if part.startswith("head") else "matrices" if matrix else "embeddings"].append(weight)
     rates = {"embeddings": embedding_lr, "head": embedding_lr * HEAD_SHARE}
     groups = [{"params": parts[part], "lr": rate} for part, rate in rates.items() if parts[part]]
     adam = torch.optim.AdamW(groups, lr=embedding_lr, betas=BETAS, weight_decay=0.0, fused=True)
