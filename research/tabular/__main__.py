@@ -71,7 +71,7 @@ class TabularConfig(FitConfig):
 
     model: str = option("mlp", "network", group="Model", choices=models.NAMES, common=True)
     bins: int = option(None, "of the piecewise-linear encoding of each number", group="Model", at_least=1,
-                       at_most=256, unset="by data set")  # fmt: skip
+                       at_most=256, unset="by number of rows")  # fmt: skip
     embedding: int = option(8, "features of each column, of mlp", group="Model", at_least=1, at_most=128)
     members: int = option(
         8, "networks of the ensemble, of mlp; they share most weights", group="Model", at_least=1, at_most=64
@@ -82,7 +82,9 @@ class TabularConfig(FitConfig):
     dropout: float = option(None, "share of features dropped", at_least=0, at_most=0.95, unset="by model",
                             tune=Range(0.0, 0.5))  # fmt: skip
 
-    batch_size: int = changed(FitConfig, "batch_size", help="rows per step, over all processes", tune=(32, 64, 128))
+    epochs: int = changed(FitConfig, "epochs", unset="by number of rows")
+    batch_size: int = changed(FitConfig, "batch_size", help="rows per step, over all processes", tune=(32, 64, 128),
+                              unset="by number of rows")  # fmt: skip
     lr: float = changed(FitConfig, "lr", unset="by model", tune=Range(5e-4, 2e-2, log=True))
     weight_decay: float = changed(FitConfig, "weight_decay", default=0.1)
     clip: float = changed(FitConfig, "clip", default=1.0)

@@ -106,7 +106,7 @@ class Embedding(nn.Module):
         found = torch.einsum("bnt,ntd->bnd", self.encode(numbers), self.weight) + self.bias
         found = found + numbers.isnan().unsqueeze(-1) * self.gap
         known = (others >= 0) & (others < self.counts)  # a gap is not, nor is what training never saw
-        places = self.first + torch.where(known, others + 1, 0.0).long()  # [B, C]
+        places = self.first + (others + 1).masked_fill(~known, 0.0).long()  # [B, C]
         return torch.cat([found, self.category(places)], dim=1)
 
 
