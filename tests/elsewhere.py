@@ -205,6 +205,7 @@ def stand_in(kind: str = "cuda") -> Iterator[None]:
         mock.patch.object(devices, "pick_device", return_value=(place, "it stands in for one")),
         mock.patch.object(devices, "describe", return_value="stand-in"),
         mock.patch.object(devices, "peak_memory_mb", return_value=0.0),
+        mock.patch.object(devices, "leave_for_cpu", lambda values: values.cpu),
         mock.patch.object(torch, "save", _save(torch.save)),
         mock.patch.object(torch, "Generator", Generator),
         # Its random numbers are the CPU's, whose state is kept anyway, and its sums those of one thread.

@@ -344,6 +344,21 @@ def set_threads(processes: int = 1) -> int:
     return threads
 
 
+def leave_for_cpu(values: Tensor) -> Callable[[], Tensor]:
+    """Starts to copy values to the CPU; what is returned waits until they are there, but not for later work."""
+    if values.device.type != "cuda":
+        return values.cpu
+    there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return there
+
+    return wait
+
+
 def keep_freed_memory() -> None:
     """Tells glibc to keep freed memory instead of returning it to the system after every step.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from common.files import explain_write_errors, write_whole
+from common.machine import device
 
 
 class Tracker:
@@ -127,19 +128,11 @@ class Taken:
     def __init__(self, values: dict[str, list[Tensor | float]]) -> None:
         self._values = values
         waiting = [v.float() for series in values.values() for v in series if isinstance(v, Tensor)]
-        self._fetched = torch.stack(waiting) if waiting else torch.empty(0)
-        self._ready: torch.cuda.Event | None = None
-        if self._fetched.is_cuda:
-            there = torch.empty(len(waiting), pin_memory=True)
-            self._fetched = there.copy_(self._fetched, non_blocking=True)
-            self._ready = torch.cuda.Event()
-            self._ready.record()
+        self._fetched = device.leave_for_cpu(torch.stack(waiting)) if waiting else None
 
     def values(self) -> dict[str, list[float]]:
         """All as floats."""
-        if self._ready is not None:
-            self._ready.synchronize()
-        fetched = iter(self._fetched.tolist())
+        fetched = iter(self._fetched().tolist() if self._fetched is not None else [])
         return {
             name: [next(fetched) if isinstance(v, Tensor) else v for v in series]
             for name, series in self._values.items()
