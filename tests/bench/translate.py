@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tests.bench.tools import SEEDS, bench, run
 from tests.results import Figure, Row, mean_of
@@ -26,8 +27,8 @@ def measured(what: str, names: dict[str, str], *arguments: str, seeds: list[int]
             figures["training"] = mean_of([r["seconds"]["train"] for r in results], "s", 0)
         shown = [a for a in arguments if not a.startswith("/")]
         command = " ".join(["python -m nlp.translate", *shown]).removesuffix(" --data-dir")
-        by = "peer" if prefix == "ibm1_" else "ours"
-        yield Row(f"{what}, {method}", figures, by, n=len(seeds), seeds=seeds, command=command)
+        row = Row(f"{what}, {method}", figures, n=len(seeds), seeds=seeds, command=command)
+        yield replace(row, by="peer") if prefix == "ibm1_" else row
 
 
 @bench("phonemes", "Text", "Letters to phonemes (CMUdict)", "", "12,000 words of the test; the nearest variant counts.")
