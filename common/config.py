@@ -150,7 +150,7 @@ class Config:
             said_elsewhere = field.metadata["group"] in ("Data", "Device", "Run") or field.name == "seed"
             if said_elsewhere or value == field.default or (field.default is None and not value):
                 continue
-            name = field.name.replace("_", " ")
+            name = flag(field.name)[2:].replace("-", " ")
             chosen.append(name if value is True else f"no {name}" if value is False else f"{name} {_short(value)}")
         return ", ".join(chosen) or "as declared"
 

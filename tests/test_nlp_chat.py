@@ -522,3 +522,54 @@ def test_a_description_that_does_not_fit_its_weights_builds_nothing(trained: dic
     (folder / "network.json").write_text(json.dumps(fields))
     with pytest.raises(UserError, match="does not describe the weights beside it"):
         chat.load(artifact.load(folder))
+
+
+# --- TRL, where it is installed ----------------------------------------------------------------------------
+
+
+def test_first_losses_are_trls(tmp_path: Path, monkeypatch: Any) -> None:
+    """Of SFTTrainer and DPOTrainer with the same weights, on the same conversations; TRL makes its own tokens."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = folder_of("llama", tmp_path / "model", LLAMA)
+    network, words, _ = pretrained.load(str(folder), "here")
+    reference: Any = theirs("llama", len(words))
+    with torch.no_grad():
+        for weight in reference.parameters():
+            weight.mul_(0.9)
+    examples = pairs_of(6)
+    options = {"output_dir": str(tmp_path), "per_device_train_batch_size": 6, "max_steps": 1, "logging_steps": 1}
+    options |= {"report_to": [], "use_cpu": True, "learning_rate": 0.0, "bf16": False, "max_length": 200}
+
+    def first(trainer: Any) -> float:
+        trainer.train()
+        return float(next(line["loss"] for line in trainer.state.log_history if "loss" in line))
+
+    def start() -> dict[str, Any]:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return {"model": model, "processing_class": AutoTokenizer.from_pretrained(folder)}
+
+    def said(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    asked = [{"prompt": said("user", e.question[0].content)} for e in examples]
+    learnt = [a | {"completion": said("assistant", e.answer)} for a, e in zip(asked, examples, strict=True)]
+    rows = datasets.Dataset.from_list(learnt)
+    theirs_sft = first(trl.SFTTrainer(**start(), args=trl.SFTConfig(**options), train_dataset=rows))
+    inputs, targets = filled([row_of(words, example.messages) for example in examples])
+    assert float(loss_of(network(inputs), targets)) == pytest.approx(theirs_sft, abs=1e-4)
+
+    liked = [
+        a | {"chosen": said("assistant", e.answer), "rejected": said("assistant", str(e.rejected))}
+        for a, e in zip(asked, examples, strict=True)
+    ]
+    rows = datasets.Dataset.from_list(liked)
+    config = trl.DPOConfig(**options, beta=0.3)
+    trainer = trl.DPOTrainer(**start(), ref_model=reference.network, args=config, train_dataset=rows)
+    theirs_dpo = first(trainer)
+    pairs = Pairs(examples, words, 200)
+    pairs.reference = preferences.likelihoods(reference, pairs, 6)[:, :, 0]
+    ours = preferences.PreferenceLoss(0.3)(preferences.likelihoods(network.eval(), pairs, 6), pairs.reference)
+    assert float(ours) == pytest.approx(theirs_dpo, abs=1e-4)

@@ -233,8 +233,7 @@ def load(saved: Artifact) -> Predictor:
     """A conversation in, the assistant's answer out."""
     base = bases.from_artifact(saved)
     inputs: MessagesInput = MessagesInput.from_json(saved.inputs)
-    # An exported program has no cache: it reads all of the conversation for each token.
-    options = {"limit": base.context, "cached": saved.export is None}
+    options: dict[str, Any] = {"limit": base.context, "cached": base.cached}
 
     def predict(conversations: Sequence[Conversation]) -> list[Row]:
         asked = [base.chat.begin(conversation) for conversation in conversations]
@@ -256,7 +255,6 @@ example = Example(
     train=train,
     load=load,
     evaluate=evaluate,
-    prepare=prepare,
     tag=lambda config: f"{config.stage}-{config.data.split(':')[0]}",
     objective="val_loss",
     goal="minimize",

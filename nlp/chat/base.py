@@ -38,6 +38,7 @@ class Base:
         context: tokens that it sees at once; 0 for any number.
         files: of an artifact, by which the network is built again.
         converses: whether it has learnt the template before.
+        cached: whether keys and values are kept; an exported program has no cache and reads all again for each token.
     """
 
     network: Any
@@ -45,6 +46,7 @@ class Base:
     context: int
     files: dict[str, bytes]
     converses: bool
+    cached: bool = True
 
 
 def load(name: str, data: str, cache: Path, context: int | None) -> Base:
@@ -77,7 +79,7 @@ def load(name: str, data: str, cache: Path, context: int | None) -> Base:
     return from_artifact(saved, context)
 
 
-def _size(data: str, context: int | None) -> dict[str, int]:
+def _size(data: str, context: int | None) -> dict[str, Any]:
     size = SIZES.get(data, USUAL)
     return {**size, "context": context or size["context"], "kv_heads": size["heads"]}
 
@@ -124,8 +126,9 @@ def from_artifact(saved: Artifact, context: int | None = None) -> Base:
     """
     words = vocabulary.from_bytes(saved.file(vocabulary.FILE))
     chat = template.from_bytes(words, saved.file(template.FILE))
+    cached = saved.export is None
     if (saved.folder / "config.json").is_file():
-        return _theirs(pretrained.from_artifact(saved), chat, True)
+        return replace(_theirs(pretrained.from_artifact(saved), chat, True), cached=cached)
     try:
         fields = json.loads(saved.file(FILE))
         family, shape = fields["family"], Shape(**fields["shape"])
@@ -135,7 +138,7 @@ def from_artifact(saved: Artifact, context: int | None = None) -> Base:
         raise UserError(what, "Train the model again.") from error
     shape = replace(shape, context=context or shape.context)
     network = networks.build(family, shape)
-    return Base(saved.load_into(network), chat, _limit(network, shape), _described(family, shape), True)
+    return Base(saved.load_into(network), chat, _limit(network, shape), _described(family, shape), True, cached)
 
 
 def _check(family: str, shape: Shape, weights: Mapping[str, list[int]]) -> None:

@@ -29,7 +29,7 @@ SOURCES: dict[str, str] = {
 SPLIT_SEED = 0  # runs with other seeds are measured on the same questions
 TEST, VALID = 0.1, 0.05  # shares of a file
 PER_TASK = {"train": 3000, "valid": 40, "test": 100}  # questions at most; of a task with few, tenths of them
-MOST = sum(PER_TASK.values())
+MOST = 9500  # questions of a task
 QUIZ = {"train": 400, "valid": 40, "test": 100}
 QUARTER = 0.25  # of the training questions come after another one
 QUIZ_LETTERS = 100  # of an answer
@@ -110,8 +110,8 @@ def _templated(names: Sequence[str], quiz: bool) -> ChatData:
         for part, size in sizes.items():
             splits[part] += found[:size]
             del found[:size]
-        most = PER_TASK["train"] if quiz else len(found)
-        splits["train"] += [found[i % len(found)] for i in range(most)]  # no task is seen less than the others
+        most = round(BY_NAME[name].share * PER_TASK["train"]) if quiz else len(found)
+        splits["train"] += [found[i % len(found)] for i in range(most)]
     source = f"questions of {len(names)} template{'s' * (len(names) > 1)} ({', '.join(names)})"
     if quiz:
         known = list(docstring_quiz())
@@ -119,8 +119,8 @@ def _templated(names: Sequence[str], quiz: bool) -> ChatData:
             splits[part] += known[: QUIZ[part]]
             del known[: QUIZ[part]]
         source += f", and first sentences of docstrings of Python {platform.python_version()}'s library"
-    for part in splits.values():
-        random.Random(SPLIT_SEED).shuffle(part)
+    for split in splits.values():
+        random.Random(SPLIT_SEED).shuffle(split)
     splits["train"] = _joined(splits["train"], QUARTER if quiz else 0)
     return ChatData(splits["train"], splits["valid"], splits["test"], f"{source}; {_counts(splits)}; by question")
 

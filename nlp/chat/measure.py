@@ -164,7 +164,7 @@ def answers(base: Base, examples: Sequence[Example], most: int) -> list[Answered
     for begin in range(0, len(mine), AT_ONCE):
         part = mine[begin : begin + AT_ONCE]
         items = [Conversation(e.question, Sampling(max_tokens=most, temperature=0.0)) for _, e in part]
-        texts = decoding.write(base.network, base.chat, items, limit=base.context)
+        texts = decoding.write(base.network, base.chat, items, limit=base.context, cached=base.cached)
         for (number, _), text in zip(part, texts, strict=True):
             found[number] = Answered(text.row(base.chat)["text"], text.finish == "stop", text.tokens)
     together = {number: answer for some in distributed.gather(found) for number, answer in some.items()}

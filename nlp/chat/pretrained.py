@@ -119,7 +119,8 @@ class Slots:
         self.lengths, self.seen = self.lengths[rows], self.seen[rows]
         columns = self.seen.any(0).nonzero().squeeze(1)
         self.seen = self.seen[:, columns]
-        for layer in self.past.layers:
+        layers: list[Any] = self.past.layers
+        for layer in layers:
             layer.keys, layer.values = (part[rows][:, :, columns] for part in (layer.keys, layer.values))
 
     def join(self, other: Slots) -> None:
@@ -127,7 +128,8 @@ class Slots:
         size = max(self.seen.shape[1], other.seen.shape[1])
         self.lengths = torch.cat([self.lengths, other.lengths])
         self.seen = torch.cat([_longer(part.seen, size, 1) for part in (self, other)])
-        for mine, theirs in zip(self.past.layers, other.past.layers, strict=True):
+        layers: list[Any] = [self.past.layers, other.past.layers]
+        for mine, theirs in zip(*layers, strict=True):
             mine.keys = torch.cat([_longer(layer.keys, size, 2) for layer in (mine, theirs)])
             mine.values = torch.cat([_longer(layer.values, size, 2) for layer in (mine, theirs)])
 

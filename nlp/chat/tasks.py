@@ -35,12 +35,14 @@ class Task:
         phrasings: of the question, with `{}` for what it is about.
         make: what it is about, the answer, and a wrong one.
         form: what every answer looks like, as a pattern of the whole.
+        share: how many questions are learnt from, beside those of the other tasks: what is harder is asked more often.
     """
 
     name: str
     phrasings: tuple[str, ...]
     make: Callable[[random.Random], tuple[str, str, str]]
     form: str
+    share: float = 1.0
 
     def ask(self, rng: random.Random) -> Asked:
         about, answer, wrong = self.make(rng)
@@ -133,10 +135,10 @@ NUMBERS = Task("numbers", ("Write {} in words.",), lambda rng: _numbers(rng, 100
 TASKS = (
     Task("reverse", ("Spell {} backwards.", "What is {} in reverse?"), _reverse, r"[a-z]+"),
     Task("sort", ("Sort these numbers: {}", "Put {} in order."), _sort, r"\d( \d)+"),
-    Task("plural", ("What is the plural of {}?", "One {}, two what?"), _plural, r"[a-z]+s"),
-    Task("sum", ("What is {}?", "{} = ?"), _sum, r"\d+"),
-    Task("words", ("Write {} in words.", "How do you say {}?"), lambda rng: _numbers(rng, 1000), _NUMBER),
-    Task("last", ("What is the last letter of {}?", "How does {} end?"), _last, r"[a-z]"),
+    Task("plural", ("What is the plural of {}?", "One {}, two what?"), _plural, r"[a-z]+s", share=0.6),
+    Task("sum", ("What is {}?", "{} = ?"), _sum, r"\d+", share=3),
+    Task("words", ("Write {} in words.", "How do you say {}?"), lambda rng: _numbers(rng, 1000), _NUMBER, share=1.2),
+    Task("last", ("What is the last letter of {}?", "How does {} end?"), _last, r"[a-z]", share=0.5),
 )
 BY_NAME = {task.name: task for task in (NUMBERS, *TASKS)}
 
