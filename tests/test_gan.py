@@ -23,10 +23,11 @@ from common.command.execute import execute
 from common.errors import UserError
 from common.report import frames
 from common.training.run import Run
-from generative import quality
+from generative import gallery, judge, quality
 from generative.gan import __main__ as gan
-from generative.gan import gallery, losses
-from generative.gan.networks import SIZES, Discriminator, Generator, UpConv2d
+from generative.gan import losses
+from generative.gan.networks import SIZES, Discriminator, Generator
+from generative.layers import UpConv2d
 from tests.helpers import final_weights, same
 from tests.test_resume import Crash, assert_same_end, crash_after
 
@@ -156,7 +157,7 @@ def test_shapes_and_ranges(size: str, norm: bool, classes: int, channels: int) -
 def few_samples() -> Iterator[None]:
     """Evaluations of 60 samples: enough for shapes, and no wait."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gan, "SAMPLES", (60, 1000))
+        patch.setattr(judge, "SAMPLES", (60, 1000))
         patch.setattr(gan, "LOOK", 60)
         yield
 

@@ -50,10 +50,10 @@ class SeedInput(Kind):
     def many(self, count: int) -> list[bytes]:
         return [str(seed).encode() for seed in range(count)]
 
-    def point(self, item: Draw) -> dict[str, Any]:
+    def point(self, item: Any) -> dict[str, Any]:
         return {"seed": item.seed, "latent": item.latent.tolist()}
 
-    def decode(self, source: Path | bytes, name: str = "") -> Draw:
+    def decode(self, source: Path | bytes, name: str = "") -> Any:
         """`7`, `{"seed": 7, "class": "cat"}` or `{"latent": [Z numbers]}`; a seed gives the same latent everywhere.
 
         Raises:
@@ -61,7 +61,10 @@ class SeedInput(Kind):
         """
         name = name or "The seed"
         value = json_of(text_of(source, name), name)
-        asked = value if isinstance(value, dict) else {"seed": value}
+        return self.drawn(value if isinstance(value, dict) else {"seed": value}, name)
+
+    def drawn(self, asked: dict[str, Any], name: str) -> Draw:
+        """The point that an object with "seed" or "latent", and perhaps "class", means; see `decode`."""
         for key in asked:
             if key not in ("seed", "latent", "class"):
                 raise UserError(f"{name} has an unknown key {shown(key)}.", "Known are seed, latent and class.")

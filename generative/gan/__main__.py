@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,26 +17,26 @@ from torch import Tensor, nn
 
 from common import artifact
 from common.artifact import Artifact
-from common.config import Config, Range, option
-from common.data.images.sources import SOURCES, ImageData, load_images
+from common.config import Range, option
+from common.data.images.sources import SOURCES
 from common.data.loaders import Loader
 from common.errors import UserError
 from common.example import Example
-from common.files import write_whole
 from common.kinds.answer import Predictor, Row
-from common.kinds.image import ImageInput
 from common.kinds.picture import Picture
 from common.kinds.seed import Draw, SeedInput
+from common.machine import device as devices
 from common.machine import distributed
 from common.machine.device import mix_seed
 from common.metrics import Metrics
 from common.training.fit import Schedule
 from common.training.run import Run
 from common.training.step import MovingAverage
-from generative import quality
-from generative.gan import gallery
+from generative import gallery, quality
+from generative.data import image_input
 from generative.gan.losses import OBJECTIVES, discriminator_loss, generator_loss
 from generative.gan.networks import SIDE, SIZES, Discriminator, Generator
+from generative.judge import LOOK, Judge, JudgedConfig
 
 # --- config ------------------------------------------------------------------------------------------------
 
@@ -55,14 +55,11 @@ LOSSES: dict[str, dict[str, Any]] = {
 }
 BETAS = {"dcgan": (0.5, 0.999), "wgan-gp": (0.0, 0.9), "r3gan": (0.0, 0.99)}  # of Adam, from the papers
 
-SPLIT_SEED = 0  # of the data: every run is measured against the same images by the same classifier
-SAMPLES = (1_000, 10_000)  # least and most that an evaluation generates
-LOOK = 500  # samples that are measured during training
 FRAMES = 40  # sheets of samples that a run keeps
 
 
 @dataclass(frozen=True)
-class GanConfig(Config):
+class GanConfig(JudgedConfig):
     """Everything that decides the result of one training."""
 
     data: str = option("digits", "data set", group="Data", choices=tuple(SOURCES), common=True)
@@ -88,8 +85,6 @@ class GanConfig(Config):
     ema: float | None = option(
         None, "decay per step of the averaged generator", at_least=0, at_most=0.99999, unset="by length of training"
     )
-    inception: str = option("none", "also measure in Inception-v3's features: imagenet (downloads its weights), none, "
-                            "or a file", group="Evaluation", path=True)  # fmt: skip
 
     @classmethod
     def tiny(cls) -> GanConfig:
@@ -105,32 +100,6 @@ class GanConfig(Config):
             raise UserError("--penalty: dcgan has no gradient penalty.", "Use --loss wgan-gp or --loss r3gan.")
         if self.precision == "fp16":
             raise UserError("--precision fp16: two losses would need two scalers.", "Use bf16, fp32 or auto.")
-        if self.inception not in ("imagenet", "none") and not Path(self.inception).is_file():
-            raise UserError(
-                f"--inception {self.inception}: no such file.", "Use imagenet, none, or the path of a file."
-            )
-
-
-# --- data --------------------------------------------------------------------------------------------------
-
-
-def prepare(config: GanConfig) -> ImageData:
-    """The three splits, as images of 32 × 32."""
-    with distributed.first():
-        data_dir = config.data_folder
-        data = load_images(config.data, data_dir=data_dir, size=SIDE, seed=SPLIT_SEED)
-    fewest = min(len(data.valid), len(data.test))
-    if fewest <= quality.NEIGHBOURS:
-        raise UserError(
-            f"--data {config.data}: a split has only {fewest} images.", "Measuring a generator needs more to compare."
-        )
-    return data
-
-
-def image_input(data: ImageData) -> ImageInput:
-    """Images as both networks see them: in [−1, 1]."""
-    half = (0.5,) * data.channels
-    return ImageInput(size=data.size, channels=data.channels, mean=half, std=half)
 
 
 # --- model -------------------------------------------------------------------------------------------------
@@ -151,8 +120,8 @@ def build_discriminator(config: GanConfig, classes: int, channels: int) -> Discr
 
 def train(config: GanConfig, run: Run) -> Metrics:
     """Trains both networks, measures the averaged generator, and saves it."""
-    inception = quality.inception(config.inception, run.device) if config.inception != "none" else None
-    data = prepare(config)
+    judge = Judge.of_run(run, config)
+    data = judge.data
     classes = len(data.classes) if config.conditional else 0
     run.cite(data.provenance)
     config = run.settle(config, samples=len(data.train))
@@ -170,19 +139,15 @@ def train(config: GanConfig, run: Run) -> Metrics:
         prepare=image_input(data).normalize, memory_format=run.plan.memory_format,
     )  # fmt: skip
 
-    content = quality.stored(run.folder) if run.resume else None
-    if content is not None:
-        classifier = quality.from_bytes(content, data, run.device)
-    else:
-        classifier = quality.train_classifier(data, run.device)
-    average = adversarial(config, run, data, batches, generator, discriminator, classifier)
+    average = adversarial(config, run, judge, batches, generator, discriminator)
 
-    metrics, samples = test(average, classifier, inception, data, config)
+    make = partial(generate, average)
+    metrics, samples = test(make, judge, config)
     if distributed.rank() == 0:
-        run.sections += gallery.sections(average, config.latent, data.classes[:classes], data, samples, run.folder)
+        run.sections += gallery.sections(make, config.latent, data.classes[:classes], data, samples, run.folder)
     artifact.save(
         run, average, inputs=SeedInput(config.latent, tuple(data.classes[:classes])),
-        answer=Picture(), metrics=metrics, files={quality.FILE: quality.to_bytes(classifier)},
+        answer=Picture(), metrics=metrics, files={quality.FILE: judge.to_bytes()},
     )  # fmt: skip
     return metrics
 
@@ -190,11 +155,10 @@ def train(config: GanConfig, run: Run) -> Metrics:
 def adversarial(
     config: GanConfig,
     run: Run,
-    data: ImageData,
+    judge: Judge,
     batches: Loader,
     generator: nn.Module,
     discriminator: nn.Module,
-    classifier: quality.Classifier,
 ) -> nn.Module:
     """The loop: the discriminator learns at every step, the generator at every few. Returns the averaged generator."""
     every = config.discriminator_steps
@@ -219,13 +183,12 @@ def adversarial(
     if distributed.world() > 1:
         distributed.synchronize_batch_norm(generator)
         distributed.synchronize_batch_norm(discriminator)
-    valid = quality.look(classifier, data.valid)
     generator.train()
     discriminator.train()
 
     for real, targets in run.loop(batches, epochs=config.epochs):
         if run.step == 0:
-            keep_classifier(run, classifier)
+            judge.keep(run.folder)
         labels = targets if config.conditional else None
         latents, mix = noise(config, run.step, batches.batch_size, run.device)
         generator_learns = (run.step + 1) % every == 0
@@ -250,7 +213,7 @@ def adversarial(
             run.log(generator_loss=loss)
 
         if run.last_in_epoch and (run.epoch + 1) % -(-config.epochs // FRAMES) == 0:
-            look_in(config, run, data, average.module, classifier, valid)
+            look_in(config, run, judge, average.module)
     return average.module
 
 
@@ -281,27 +244,12 @@ def ema_decay(steps: int) -> float:
     return min(1 - 1 / max(10.0, steps / 10), 0.9999)
 
 
-def keep_classifier(run: Run, classifier: quality.Classifier) -> None:
-    """Writes the classifier beside the checkpoints, so that a resumed run need not train it again."""
-    if distributed.rank() == 0:
-        with write_whole(run.folder / quality.FILE) as file:
-            file.write(quality.to_bytes(classifier))
-
-
-def look_in(
-    config: GanConfig,
-    run: Run,
-    data: ImageData,
-    average: nn.Module,
-    classifier: quality.Classifier,
-    valid: quality.Seen,
-) -> None:
+def look_in(config: GanConfig, run: Run, judge: Judge, average: nn.Module) -> None:
     """What the averaged generator makes so far: a sheet of samples, and their distance to the validation split."""
-    classes = len(data.classes) if config.conditional else 0
-    seen = quality.look(classifier, samples_of(average, config, data.valid.targets, LOOK))
-    run.log_now(val_frechet_distance=quality.frechet_distance(seen.features, valid.features))
+    make = partial(generate, average)
+    run.log_now(val_frechet_distance=judge.distance(samples_of(make, config, judge.data.valid.targets, LOOK)))
     if distributed.rank() == 0:
-        sheet = gallery.sheet(average, config.latent, classes)
+        sheet = gallery.sheet(make, config.latent, len(judge.data.classes) if config.conditional else 0)
         gallery.keep(run.folder, run.epoch + 1, sheet)
         run.tracker.image("samples", sheet, run.step + 1)
 
@@ -309,65 +257,40 @@ def look_in(
 # --- evaluate ----------------------------------------------------------------------------------------------
 
 
-def samples_of(generator: nn.Module, config: GanConfig, targets: Tensor, count: int) -> Tensor:
+@torch.inference_mode()
+def generate(generator: nn.Module, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Images uint8 [N, C, S, S] on the CPU, in evaluation mode and fp32, whatever the training's number format.
+
+    Args:
+        latents: [N, Z].
+        labels: int64 [N], or None for an unconditional generator.
+    """
+    training = generator.training
+    place = devices.of(generator)
+    generator.eval()
+    parts = []
+    for indices in torch.arange(len(latents)).split(quality.batch_size(place)):
+        classes = labels[indices].to(place) if labels is not None else None
+        parts.append(gallery.to_pixels(generator(latents[indices].to(place), classes)))
+    generator.train(training)
+    return torch.cat(parts).cpu().contiguous()
+
+
+def samples_of(make: gallery.Generator, config: GanConfig, targets: Tensor, count: int) -> Tensor:
     """Images uint8 [count, C, S, S] from the fixed seed of evaluations, their classes as often as in `targets`."""
     latents = gallery.fixed_latents(count, config.latent, seed=gallery.SEED + 2)
-    labels = targets[torch.arange(count) % len(targets)] if config.conditional else None
-    return gallery.generate(generator, latents, labels)
+    return make(latents, targets[torch.arange(count) % len(targets)] if config.conditional else None)
 
 
-def test(
-    generator: nn.Module,
-    classifier: quality.Classifier,
-    inception: nn.Module | None,
-    data: ImageData,
-    config: GanConfig,
-) -> tuple[Metrics, Tensor]:
+def test(make: gallery.Generator, judge: Judge, config: GanConfig) -> tuple[Metrics, Tensor]:
     """How samples compare with the test split, and the samples."""
-    classes, least, most = len(data.classes), *SAMPLES
-    count = min(most, max(len(data.test), least))
-    images = samples_of(generator, config, data.test.targets, count)
-    reference, known = quality.evenly(data.test, most), quality.evenly(data.train, count)
-    fake, real, train = (quality.look(classifier, x) for x in (images, reference, known))
-    same = min(len(real), len(fake), len(train))  # precision and recall compare sets of one size
-    precision, recall = quality.precision_recall(real.features[:same], fake.features[:same])
-    ceiling = quality.precision_recall(real.features[:same], train.features[:same])
-    values: dict[str, float | int] = {
-        "frechet_distance": quality.frechet_distance(fake.features, real.features),
-        "frechet_floor": quality.frechet_distance(train.features, real.features),
-        "precision": precision,
-        "recall": recall,
-        "modes": quality.modes_covered(fake.classes, fake.confidence, classes),
-        "class_shift": quality.class_shift(fake.classes, real.classes, classes),
-        "classifier_accuracy": float((real.classes == reference.targets).double().mean()),
-    }
-    if config.conditional:
-        asked = data.test.targets[torch.arange(count) % len(data.test)]
-        values["class_accuracy"] = float((fake.classes == asked).double().mean())
-    notes = [
-        f"distances are in the {quality.FEATURES} features of a classifier trained by us on this data's training "
-        "split; they are not Inception FIDs and compare on this data set only",
-        f"the Fréchet floor is the distance of {len(train):,} training images from the test split, which "
-        f"{count:,} samples can hardly beat; training images reach precision {ceiling[0]:.2f} and recall "
-        f"{ceiling[1]:.2f}",
-        f"modes are the classes, of {classes}, that samples reach",
-    ]
-    if inception is not None:
-        device = next(inception.parameters()).device
-        far = [quality.inception_features(inception, x, device) for x in (images, reference, known)]
-        values["inception_distance"] = quality.frechet_distance(far[0], far[1])
-        values["inception_floor"] = quality.frechet_distance(far[2], far[1])
-        notes.append("inception distances use torchvision's weights, not the TensorFlow port of published FIDs")
-    return Metrics("frechet_distance", values | {"samples": count, "n": len(real)}, notes), images
+    images = samples_of(make, config, judge.data.test.targets, judge.count)
+    return judge.measure(images, judge.wanted(judge.count) if config.conditional else None), images
 
 
 def evaluate(saved: Artifact, config: GanConfig) -> Metrics:
     """Measures a saved generator again, by the classifier that lies beside it."""
-    device = torch.device("cpu")
-    inception = quality.inception(config.inception, device) if config.inception != "none" else None
-    data = prepare(config)
-    classifier = quality.from_bytes(saved.file(quality.FILE), data, device)
-    return test(load_generator(saved), classifier, inception, data, config)[0]
+    return test(partial(generate, load_generator(saved)), Judge.of_artifact(saved, config), config)[0]
 
 
 # --- predict -----------------------------------------------------------------------------------------------
@@ -387,17 +310,17 @@ def load(saved: Artifact) -> Predictor:
     inputs, answer = SeedInput.from_json(saved.inputs), Picture()
     generator = load_generator(saved)
 
-    def generate(draw: Draw) -> Row:
+    def answered(draw: Draw) -> Row:
         row: Row = {"seed": draw.seed}
         label = None
         if inputs.classes:
             number = draw.label if draw.label is not None else (draw.seed or 0) % len(inputs.classes)
             row["class"], label = inputs.classes[number], torch.tensor([number])
         # One at a time: in batches of another size sums are rounded otherwise, and the same seed gave other pixels.
-        return row | answer.rows(gallery.generate(generator, draw.latent[None], label))[0]
+        return row | answer.rows(generate(generator, draw.latent[None], label))[0]
 
     def predict(draws: Sequence[Draw]) -> list[Row]:
-        return [generate(draw) for draw in draws]
+        return [answered(draw) for draw in draws]
 
     return Predictor(inputs, answer, predict)
 

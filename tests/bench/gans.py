@@ -14,7 +14,7 @@ import torch
 
 from common.data.images.sources import load_images
 from generative import quality
-from generative.gan.__main__ import SPLIT_SEED
+from generative.data import SPLIT_SEED
 from generative.gan.networks import SIDE
 from tests.bench.tools import SEEDS, bench, missing, run
 from tests.results import Row, mean_of

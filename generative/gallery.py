@@ -1,29 +1,32 @@
-"""What a generator shows of itself: grids at fixed latents, walks between latents, and its nearest training images."""
+"""What a generator shows of itself: grids at fixed latents, walks between latents, and its nearest training images.
+
+A generator is here what makes images uint8 [N, C, S, S], on the CPU, of latents [N, Z] and labels int64 [N], or None.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.data.images.sources import ImageData
 from common.files import write_whole
-from common.machine import device
 from common.report import frames
 from common.report import page as report
 from generative import quality
+
+Generator = Callable[[Tensor, Tensor | None], Tensor]
 
 SEED = 7  # of the fixed latents: the same points in every run and every epoch
 ROWS = 8  # of the sample grid
 STEPS = 10  # of a walk from one latent to another
 
 
-@torch.inference_mode()
 def sections(
-    generator: nn.Module, latent_size: int, classes: Sequence[str], data: ImageData, samples: Tensor, folder: Path
+    generator: Generator, latent_size: int, classes: Sequence[str], data: ImageData, samples: Tensor, folder: Path
 ) -> list[report.Section]:
     """What only a generator has for the report of its run.
 
@@ -41,23 +44,9 @@ def sections(
     ]
 
 
-def generate(generator: nn.Module, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Images uint8 [N, C, S, S] on the CPU, in evaluation mode and fp32, whatever the training's number format.
-
-    Args:
-        latents: [N, Z].
-        labels: int64 [N], or None for an unconditional generator.
-    """
-    training = generator.training
-    place = device.of(generator)
-    generator.eval()
-    parts = []
-    for indices in torch.arange(len(latents)).split(quality.batch_size(place)):
-        classes = labels[indices].to(place) if labels is not None else None
-        images = generator(latents[indices].to(place), classes)  # [B, C, S, S] in [−1, 1]
-        parts.append(((images + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8))
-    generator.train(training)
-    return torch.cat(parts).cpu().contiguous()
+def to_pixels(images: Tensor) -> Tensor:
+    """Images in [−1, 1] as uint8; what lies outside is cut off here and nowhere before."""
+    return ((images + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def fixed_latents(count: int, size: int, seed: int = SEED) -> Tensor:
@@ -65,12 +54,12 @@ def fixed_latents(count: int, size: int, seed: int = SEED) -> Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
 
-def sheet(generator: nn.Module, latent_size: int, classes: int) -> Tensor:
+def sheet(generator: Generator, latent_size: int, classes: int) -> Tensor:
     """Samples at fixed latents: uint8 [C, H, W]; with classes a column for each of the first ten."""
     columns = min(classes, 10) or ROWS
     labels = torch.arange(columns).repeat(ROWS) if classes else None
     latents = fixed_latents(ROWS * columns, latent_size)
-    return frames.grid(generate(generator, latents, labels), columns)
+    return frames.grid(generator(latents, labels), columns)
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
@@ -87,13 +76,13 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     return weights[0, :, None] * start + weights[1, :, None] * end
 
 
-def walks(generator: nn.Module, latent_size: int, classes: int, count: int = 4) -> report.Section:
+def walks(generator: Generator, latent_size: int, classes: int, count: int = 4) -> report.Section:
     """Images on the way from one latent to another, a row for each walk."""
     ends = fixed_latents(2 * count, latent_size, SEED + 1).unflatten(0, (count, 2))
     share = torch.linspace(0, 1, STEPS)
     latents = torch.cat([slerp(start, end, share) for start, end in ends])
     labels = (torch.arange(count) % classes).repeat_interleave(STEPS) if classes else None
-    strip = frames.grid(generate(generator, latents, labels), STEPS)
+    strip = frames.grid(generator(latents, labels), STEPS)
     note = "Each row goes from one latent to another. Smooth changes say that the space between samples is used."
     return report.image("Interpolation", strip, "samples on the way from one latent to another", note)
 

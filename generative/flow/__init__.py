@@ -1,0 +1,1 @@
+"""Flow matching and diffusion; `python -m generative.flow`."""
