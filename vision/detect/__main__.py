@@ -144,7 +144,7 @@ def train(config: DetectConfig, run: Run) -> Metrics:
     placed = fit(
         run,
         placed,
-        DetectionLoss(detector.points, detector.strides),
+        DetectionLoss(detector.points),
         batches(config, data.train, run.device, augment),
         config,
         count=objects,

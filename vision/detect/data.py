@@ -30,7 +30,7 @@ SOURCES: dict[str, str] = {
 }
 LIMIT = 4 * 2**30  # bytes of one split in memory
 SAMPLE = 200  # images that mean and deviation are taken from
-MULTIPLE = 32  # pixels: sides of a canvas are multiples of it
+MULTIPLE = 16  # pixels: sides of a canvas are multiples of it
 LONGEST = 320  # pixels of a canvas whose size nobody says
 
 

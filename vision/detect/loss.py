@@ -33,11 +33,11 @@ class DetectionLoss:
     """The mean loss of a batch, a mean over its objects.
 
     Args:
-        points, strides: of the detector, [L, 2] and [L, 1].
+        points: of the detector, [L, 2].
     """
 
-    def __init__(self, points: Tensor, strides: Tensor) -> None:
-        self.points, self.strides = points, strides
+    def __init__(self, points: Tensor) -> None:
+        self.points = points
 
     def __call__(self, outputs: tuple[Tensor, Tensor, Tensor], targets: Tensor) -> Tensor:
         """A scalar.
@@ -51,7 +51,7 @@ class DetectionLoss:
 
         found = Outputs(*(part.float() for part in outputs))
         targets = _trimmed(targets)
-        assigned = assign(found, targets, self.points, self.strides)
+        assigned = assign(found, targets, self.points)
         positive = assigned.positive.float()
         wanted = F.one_hot(assigned.labels, found.classes.shape[-1]) * positive.unsqueeze(-1)
         classes = sigmoid_focal_loss(found.classes, wanted, alpha=0.25, gamma=2.0).sum()
@@ -75,7 +75,7 @@ def _trimmed(targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def assign(found: Outputs, targets: Tensor, points: Tensor, strides: Tensor) -> Assigned:
+def assign(found: Outputs, targets: Tensor, points: Tensor) -> Assigned:
     """For each object the TOP points that suit it best, after TOOD (Feng et al. 2021, arXiv 2108.07755).
 
     Points within an object, of every level, may answer for it. How well one suits is what it says already: the
@@ -85,15 +85,15 @@ def assign(found: Outputs, targets: Tensor, points: Tensor, strides: Tensor) -> 
     boxes, labels = targets[..., :4], targets[..., 4].long()  # [B, M, 4], [B, M]
     centre, half = (boxes[..., :2] + boxes[..., 2:]) / 2, (boxes[..., 2:] - boxes[..., :2]) / 2
     half = half.clamp(min=float(STRIDES[0]))  # the smallest objects still have a point or two
-    apart = (points - centre.unsqueeze(2)).abs()  # [B, M, L, 2]
-    inside = (apart < half.unsqueeze(2)).all(-1) & (labels >= 0).unsqueeze(2)  # [B, M, L]
-    index = labels.clamp(min=0).unsqueeze(1).expand(-1, found.classes.shape[1], -1)  # [B, L, M]
-    says = found.classes.sigmoid().gather(2, index).mT  # [B, M, L]
+    # By axis, because tensors whose last dimension is 2 or 4 are several times as slow.
+    apart = [(points[:, axis] - centre[..., axis, None]).abs() / half[..., axis, None] for axis in (0, 1)]  # [B, M, L]
+    outward = torch.maximum(*apart)  # 0 in the middle of an object, 1 at its edge
+    index = labels.clamp(min=0).unsqueeze(2).expand(-1, -1, len(points))  # [B, M, L]
+    says = found.classes.mT.sigmoid().gather(1, index)  # [B, M, L]
     fits = paired_iou(found.boxes.unsqueeze(1), boxes.unsqueeze(2))  # [B, M, L]
-    suits = says.pow(CLASS_POWER) * fits.pow(FIT_POWER) * inside
-    # So that an object that no box overlaps yet is answered for by the points that are nearest to its middle.
-    near = inside * 1e-9 / (1 + apart.sum(-1) / half.sum(-1, keepdim=True))
-    suits = suits + near
+    inside = (outward < 1) & (labels >= 0).unsqueeze(2)
+    # The second term: where no box overlaps an object yet, the points nearest to its middle answer for it.
+    suits = (says.pow(CLASS_POWER) * fits.pow(FIT_POWER) + 1e-9 * (2 - outward)) * inside
     best, places = suits.topk(min(TOP, suits.shape[2]), dim=2)  # [B, M, TOP]
     chosen = torch.zeros_like(suits).scatter(2, places, best)
     value, owner = chosen.max(dim=1)  # [B, L]
@@ -101,9 +101,12 @@ def assign(found: Outputs, targets: Tensor, points: Tensor, strides: Tensor) -> 
     return Assigned(value > 0, own_boxes, labels.gather(1, owner).clamp(min=0))
 
 
-def paired_iou(a: Tensor, b: Tensor) -> Tensor:
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of boxes [..., 4] with their partners, in 0..1; shapes are broadcast."""
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    common = (high - low).clamp(min=0).prod(-1)
-    area_a, area_b = ((x[..., 2:] - x[..., :2]).clamp(min=0).prod(-1) for x in (a, b))
-    return common / (area_a + area_b - common).clamp(min=1e-6)
+    left, top, right, bottom = boxes.movedim(-1, 0).contiguous()
+    x, y, u, v = others.movedim(-1, 0).contiguous()
+    width = (torch.minimum(right, u) - torch.maximum(left, x)).clamp(min=0)
+    height = (torch.minimum(bottom, v) - torch.maximum(top, y)).clamp(min=0)
+    common = width * height
+    areas = (right - left).clamp(min=0) * (bottom - top).clamp(min=0) + (u - x).clamp(min=0) * (v - y).clamp(min=0)
+    return common / (areas - common).clamp(min=1e-6)

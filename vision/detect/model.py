@@ -17,7 +17,7 @@ from torch import Tensor, nn
 STRIDES = (4, 8, 16, 32)  # pixels between the points of each level
 BOX = 4.0  # strides: the side of every box before training
 RARE = 0.01  # probability of every class before training, as in RetinaNet (arXiv 1708.02002)
-CANDIDATES, MOST, LOWEST, OVERLAP = 300, 100, 0.01, 0.6  # of an image: see `select`
+CANDIDATES, MOST, LOWEST, OVERLAP = 300, 100, 0.05, 0.6  # of an image: see `select`
 
 # Channels of the first level, residual blocks of each level, and channels of pyramid and heads.
 SIZES = {"tiny": (16, 1, 24), "small": (24, 1, 48), "base": (32, 2, 64), "large": (64, 3, 128)}
@@ -130,7 +130,7 @@ class Detector(nn.Module):
         backbone: with `channels` of each level.
         classes: K.
         width: channels of pyramid and head.
-        size: height and width of the images, multiples of the coarsest stride.
+        size: height and width of the images.
     """
 
     points: Tensor
@@ -157,7 +157,7 @@ def point_grid(height: int, width: int) -> tuple[Tensor, Tensor]:
     """The points of every level [L, 2], in the middle of their cells, in pixels; and the stride of each [L, 1]."""
     points, strides = [], []
     for stride in STRIDES:
-        y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
+        y, x = torch.meshgrid(torch.arange(-(-height // stride)), torch.arange(-(-width // stride)), indexing="ij")
         points.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5) * stride)
         strides.append(torch.full((len(points[-1]), 1), float(stride)))
     return torch.cat(points), torch.cat(strides)
