@@ -220,6 +220,35 @@ def check_header(source: Path | bytes, name: str = "") -> None:
         pass
 
 
+def upright(source: Path | bytes, mode: str, at_least: int, name: str = "") -> tuple[Image, tuple[int, int]]:
+    """An image of any size as Pillow has it, turned upright, alpha on white, in 8 bits; and its width and height.
+
+    A large JPEG is decoded at 1/2, 1/4 or 1/8 of that, never below twice the side that is wanted.
+
+    Args:
+        mode: "L" or "RGB".
+        at_least: that side, in pixels.
+
+    Raises:
+        UserError: as of `ImageInput.decode`.
+    """
+    with _opened(source, name or ("The image" if isinstance(source, bytes) else str(source))) as image:
+        size = image.size[::-1] if _orientation(image) >= 5 else image.size  # from 5 on it lies on its side
+        image.draft(None, (2 * at_least, 2 * at_least))
+        image.load()
+        return _eight_bit(_upright(image), mode), size
+
+
+def size_of(source: Path | bytes, name: str = "") -> tuple[int, int]:
+    """Width and height of an image file as it is shown, upright; only its header is read.
+
+    Raises:
+        UserError: as of `check_header`.
+    """
+    with _opened(source, name or str(source)) as image:
+        return image.size[::-1] if _orientation(image) >= 5 else image.size
+
+
 @functools.cache
 def _pillow() -> Any:
     from PIL import Image
@@ -264,13 +293,18 @@ def _scans(source: Path | bytes) -> int:
     return (source if isinstance(source, bytes) else source.read_bytes()).count(b"\xff\xda")
 
 
+def _orientation(image: Image) -> int:
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block is no reason to refuse good pixels
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
 def _upright(image: Image) -> Image:
     from PIL.Image import Transpose
 
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block is no reason to refuse good pixels
-        return image
+    orientation = _orientation(image)
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,

@@ -11,6 +11,16 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+const SPACE = "http://www.w3.org/2000/svg";
+
+/** An SVG element; its colours are classes' or the page's, so that it follows light and dark. */
+export function draw(tag, attributes, ...children) {
+  const element = document.createElementNS(SPACE, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
 export function percent(share) {
   const value = 100 * share;
   return value > 99.95 && share < 1 ? "> 99.9 %" : `${value.toFixed(1)} %`;

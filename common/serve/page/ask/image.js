@@ -38,7 +38,8 @@ export function view(model, show) {
   let changedAt = 0;
   let took = "";
 
-  const paper = new Paper(paperCanvas, pen, { dark, changed });
+  const whole = Boolean(model.input.width); // nothing is cut away from a photo
+  const paper = new Paper(paperCanvas, pen, { dark, changed, whole });
   empty();
 
   function empty() {
@@ -84,9 +85,9 @@ export function view(model, show) {
 
   /** What is on the paper, as the model is to get it. */
   async function asImage() {
-    const whole = { x: 0, y: 0, width: 1, height: 1 };
-    if (given) return { body: given, type: given.type || "application/octet-stream", frame: whole, shown: paper.canvas };
-    const fitted = model.drawing ? likeTheData(paper.strokes, model.input.drawing) : { image: paper.plain(PLAIN), frame: whole };
+    const all = { x: 0, y: 0, width: 1, height: 1 };
+    if (given) return { body: given, type: given.type || "application/octet-stream", frame: all, shown: paper.canvas };
+    const fitted = model.drawing ? likeTheData(paper.strokes, model.input.drawing) : { image: paper.plain(PLAIN), frame: all };
     const body = await new Promise((done) => fitted.image.toBlob(done, "image/png"));
     return { body, type: "image/png", frame: fitted.frame, shown: fitted.image };
   }
@@ -100,8 +101,8 @@ export function view(model, show) {
     if (paper.empty) return;
     [question, answer] = [asked, row];
     trouble.clear();
-    shown.show(row, { explained: wanted });
-    if (given || model.drawing) showSeen(asked.shown);
+    shown.show(row, { explained: wanted, picture: asked.body });
+    if (!whole && (given || model.drawing)) showSeen(asked.shown);
     requestAnimationFrame(() => performance.measure("answer", { start: began, end: performance.now() }));
     took = `Answered in ${Math.round(performance.now() - began)} ms.`;
     note.textContent = took;
@@ -116,7 +117,7 @@ export function view(model, show) {
     const why = await ask(route(model, path), asked);
     if (asked !== question) return;
     drawHeat(why.heat, asked.frame);
-    shown.show(answer, { explained: why.class });
+    shown.show(answer, { explained: why.class, picture: asked.body });
     note.textContent = `${took} Lit up: what speaks for “${why.class}” (${why.method}). Choose another class to see what speaks for it.`;
   }, trouble.show);
 

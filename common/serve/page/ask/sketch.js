@@ -116,8 +116,9 @@ export class Paper {
   strokes = [];
   picture = null; // an ImageBitmap
 
-  constructor(element, pen, { dark, changed }) {
+  constructor(element, pen, { dark, changed, whole = false }) {
     this.canvas = element;
+    this.whole = whole; // whether a picture is fitted whole, or its middle is cut out
     this.pen = pen; // where the keyboard draws
     this.place = [0.5, 0.5];
     this.#put(false);
@@ -163,7 +164,7 @@ export class Paper {
     context.fillRect(0, 0, width, width);
     if (this.picture) {
       const { width: w, height: h } = this.picture;
-      const side = Math.min(w, h);
+      const side = this.whole ? Math.max(w, h) : Math.min(w, h);
       context.imageSmoothingEnabled = side >= 64;
       context.imageSmoothingQuality = "high";
       context.drawImage(this.picture, (w - side) / 2, (h - side) / 2, side, side, 0, 0, width, width);

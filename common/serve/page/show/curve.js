@@ -1,20 +1,11 @@
 // Forecasts: a fan of bands around the median for each column, after the end of its history.
 
-import { headline, make, number } from "../parts.js";
+import { draw, headline, make, number } from "../parts.js";
 
-const SPACE = "http://www.w3.org/2000/svg";
 const [NARROW, WIDE, HEIGHT] = [300, 640, 340]; // as wide as its place, so that its letters keep their size
 const EDGE = { left: 58, right: 12, top: 12, bottom: 30 };
 const LETTER = 8.5; // pixels of one in a label, at most
 const KNOWN = 3; // horizons of history that are drawn
-
-/** An SVG element; its colours are classes' or the page's, so that it follows light and dark. */
-function draw(tag, attributes, ...children) {
-  const element = document.createElementNS(SPACE, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 export function show(model) {
   const said = headline();
