@@ -102,7 +102,13 @@ class ChatConfig(FitConfig):
     )
     steps: int = option(120, "optimiser steps of --stage grpo", at_least=1)
     group: int = option(8, "answers to each question, of --stage grpo", at_least=2, at_most=256)
-    most: int = option(64, "tokens of an answer while training and measuring", at_least=1, at_most=2048)
+    most: int = option(
+        None,
+        "tokens of an answer while training and measuring",
+        at_least=1,
+        at_most=2048,
+        unset="128, or 48 for rewards",
+    )
 
     @classmethod
     def tiny(cls) -> ChatConfig:
@@ -129,7 +135,8 @@ class ChatConfig(FitConfig):
             recipe = recipe | {"lr": 0.01}
         if self.lora:
             recipe = recipe | {"optimizer": "adamw", "lr": LORA * (recipe["lr"] if self.pretrained else 3e-4)}
-        return self.filled({"questions": 1_000_000, "sft": 1.0 if self.stage == "dpo" else 0.0} | recipe)
+        most = 48 if self.stage == "grpo" else 128
+        return self.filled({"questions": 1_000_000, "sft": 1.0 if self.stage == "dpo" else 0.0, "most": most} | recipe)
 
     def check(self) -> None:
         super().check()
