@@ -501,6 +501,18 @@ def test_mistakes_are_one_line(said: dict[str, Any], words: str, tmp_path: Path,
     assert not (tmp_path / "runs").exists()
 
 
+def test_where_it_starts_is_said_as_it_is_typed_and_travels_with_a_job(tmp_path: Path) -> None:
+    from common.command import arguments
+    from common.sagemaker.training.job import shipped
+
+    _, said = arguments.parse(chat.example, ["--from", str(tmp_path), "--stage", "dpo"])
+    assert said == {"from_": str(tmp_path), "stage": "dpo"}
+    assert arguments.words(Options(), said) == ["--from", str(tmp_path), "--stage", "dpo"]
+    assert chat.ChatConfig().with_values({"from": "smollm2"}).from_ == "smollm2"
+    assert chat.ChatConfig(from_="smollm2").describe() == "from smollm2"
+    assert shipped({"from_": str(tmp_path)}, chat.ChatConfig) == ({"from_": "{from_}"}, {"from_": str(tmp_path)})
+
+
 def test_other_models_are_no_start(tmp_path: Path) -> None:
     from common.command.execute import execute as train
     from nlp.gpt import __main__ as gpt

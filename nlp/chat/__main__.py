@@ -46,7 +46,7 @@ from nlp.pretrained import PREFIX, with_adapters
 # What suits a stage, for networks of ours and for those that were trained elsewhere.
 RECIPES: dict[str, dict[str, Any]] = {
     "sft": {"epochs": 2, "batch_size": 32, "lr": 0.02, "optimizer": "muon", "beta": 0.0},
-    "dpo": {"epochs": 1, "batch_size": 64, "lr": 2e-4, "optimizer": "adamw", "beta": 0.1},
+    "dpo": {"epochs": 1, "batch_size": 64, "lr": 1e-4, "optimizer": "adamw", "beta": 0.1},
     "grpo": {"epochs": 1, "batch_size": 256, "lr": 3e-4, "optimizer": "adamw", "beta": 0.0},
 }
 PRETRAINED: dict[str, dict[str, Any]] = {
@@ -93,10 +93,22 @@ class ChatConfig(FitConfig):
     beta: float = option(
         None, "how little the answers may leave those of before", at_least=0, at_most=100, unset="by stage"
     )
-    sft: float = option(0.0, "weight of the chosen answer's own loss, of --stage dpo", at_least=0, at_most=100)
+    sft: float = option(
+        None,
+        "weight of the chosen answer's own loss, of --stage dpo",
+        at_least=0,
+        at_most=100,
+        unset="1, or 0 of a pretrained network",
+    )
     steps: int = option(120, "optimiser steps of --stage grpo", at_least=1)
     group: int = option(8, "answers to each question, of --stage grpo", at_least=2, at_most=256)
-    most: int = option(64, "tokens of an answer while training and measuring", at_least=1, at_most=2048)
+    most: int = option(
+        None,
+        "tokens of an answer while training and measuring",
+        at_least=1,
+        at_most=2048,
+        unset="128, or 48 for rewards",
+    )
 
     @classmethod
     def tiny(cls) -> ChatConfig:
@@ -116,14 +128,15 @@ class ChatConfig(FitConfig):
         """Fills what was left open: by the stage, by where the network comes from, by the data set."""
         recipe = RECIPES[self.stage]
         if self.pretrained:
-            recipe = recipe | {"optimizer": "adamw", "questions": 64} | PRETRAINED[self.stage]
+            recipe = recipe | {"optimizer": "adamw", "questions": 64, "sft": 0.0} | PRETRAINED[self.stage]
         elif self.data == "numbers" and self.stage == "sft":
             recipe = recipe | TINY
         elif self.from_ != "new" and self.stage == "sft":
             recipe = recipe | {"lr": 0.01}
         if self.lora:
             recipe = recipe | {"optimizer": "adamw", "lr": LORA * (recipe["lr"] if self.pretrained else 3e-4)}
-        return self.filled({"questions": 1_000_000} | recipe)
+        most = 48 if self.stage == "grpo" else 128
+        return self.filled({"questions": 1_000_000, "sft": 1.0 if self.stage == "dpo" else 0.0, "most": most} | recipe)
 
     def check(self) -> None:
         super().check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,3 +92,40 @@ def finetuned(options: argparse.Namespace) -> Iterator[Row]:
 )
 def with_ngrams(options: argparse.Namespace) -> Iterator[Row]:
     yield from minilm("rotten-tomatoes, MiniLM with n-grams", "rotten-tomatoes", options, "--ngrams", "3")
+
+
+@bench(
+    "chat",
+    "Text",
+    "From a new network to answers",
+    "",
+    "Shares of held-out questions of six templates whose likeliest answer is right letter by letter.",
+)
+def chat(options: argparse.Namespace) -> Iterator[Row]:
+    """Templated tasks from nothing, then preferences; rewards for a network that was stopped early."""
+    with tempfile.TemporaryDirectory() as out:
+        results = [run("nlp.chat", "--seed", str(seed), out=out) for seed in SEEDS]
+        figures = {
+            "right": mean_of([100 * r["metrics"]["task_exact_match"] for r in results], "%", 1),
+            "ended by itself": mean_of([100 * r["metrics"]["stop_rate"] for r in results], "%", 1),
+            "whole run": mean_of([r["seconds"]["total"] for r in results], "s", 0),
+        }
+        yield Row("sft", figures, n=len(SEEDS), seeds=SEEDS, command="python -m nlp.chat")
+        start = results[0]["run"]
+        liked = run("nlp.chat", "--stage", "dpo", "--from", start, out=out)["metrics"]
+        figures = {
+            "preferred": mean_of([100 * liked["preference_accuracy"]], "%", 1),
+            "answer loss": mean_of([liked["loss"]], "", 3),
+            "answer loss before": mean_of([liked["loss_before"]], "", 3),
+        }
+        yield Row("dpo after it", figures, n=1, seeds=[0], command="python -m nlp.chat --stage dpo --from RUN")
+        early = run("nlp.chat", "--epochs", "1", "--batch-size", "96", out=out)
+        earned = run("nlp.chat", "--stage", "grpo", "--from", early["run"], out=out)["metrics"]
+        was = 100 * early["metrics"]["task_exact_match"]
+        figures = {
+            "right": mean_of([100 * earned["task_exact_match"]], "%", 1),
+            "points gained": mean_of([100 * earned["task_exact_match"] - was], "points", 1),
+        }
+        yield Row(
+            "grpo after 203 steps of sft", figures, n=1, seeds=[0], command="python -m nlp.chat --stage grpo --from RUN"
+        )

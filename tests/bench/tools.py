@@ -65,10 +65,14 @@ def missing(what: str, why: str) -> Row:
     return Row(what, {}, by="peer", note=f"not measured: {why}")
 
 
-def run(*arguments: str) -> dict[str, Any]:
-    """The JSON result of one training in a fresh process."""
-    with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", *arguments, "--json", "--quiet", "--out", out]
+def run(*arguments: str, out: str | None = None) -> dict[str, Any]:
+    """The JSON result of one training in a fresh process.
+
+    Args:
+        out: folder in which the run stays; by default it is gone afterwards.
+    """
+    with tempfile.TemporaryDirectory() as gone:
+        command = [sys.executable, "-m", *arguments, "--json", "--quiet", "--out", out or gone]
         process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
