@@ -44,9 +44,9 @@ def test_a_packed_layer_is_close_to_the_layer(form: str, inputs: int, outputs: i
 def test_rows_far_from_zero_keep_their_differences() -> None:
     """In 4 bits a zero for each group: without it, weights of 10 to 10.1 would all be one number."""
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.Linear(64, 16, bias=False))
-    with torch.no_grad():
-        plain[0].weight.uniform_(0.9, 1.0)
+    layer = nn.Linear(64, 16, bias=False)
+    nn.init.uniform_(layer.weight, 0.9, 1.0)
+    plain = nn.Sequential(layer)
     small = copy.deepcopy(plain)
     packed.pack(small, "int4")
     x = torch.randn(8, 64)

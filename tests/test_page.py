@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 GOLDEN = ROOT / "tests" / "golden"
 EVIL = "<img src=x onerror=document.title='owned'>"
 PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
-KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "talk", "translator", "evil")
+KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "talk", "translator", "noise", "evil")
 Visit = Callable[..., Any]
 
 
@@ -47,6 +47,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}", f"sounds={sounds['run']}"]
     runs += [f"pictures={generator(folder / 'pictures')}", f"table={table(folder / 'table')}"]
     runs += [f"writer={GOLDEN / 'nlp.gpt'}", f"translator={GOLDEN / 'nlp.translate'}"]
+    runs += [f"noise={GOLDEN / 'generative.flow'}"]
 
     def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
         shares = [0.9 if "good" in text else 0.2 for text in texts]
@@ -335,6 +336,24 @@ def test_the_slider_walks_the_latent_space(visit: Visit) -> None:
     page.wait_for_function("src => document.querySelector('.made').src === src", arg=pictures[-1])
     page.get_by_label("From seed").fill("1234")
     page.wait_for_function("src => document.querySelector('.strip img').src !== src", arg=pictures[0])
+
+
+def test_a_picture_grows_out_of_noise_in_the_steps_that_the_visitor_wants(visit: Visit) -> None:
+    page = visit("noise", reduced_motion="reduce")
+    page.get_by_text("4 steps from noise to picture.").wait_for()
+    first = page.locator(".made").get_attribute("src")
+    assert page.locator(".strip img").count() == 4
+    page.get_by_label("Steps").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_text("5 steps from noise to picture.").wait_for()
+    assert page.locator(".strip img").count() == 5
+    page.get_by_label("Guidance").focus()
+    page.keyboard.press("End")
+    page.wait_for_function("src => document.querySelector('.made').src !== src", arg=first)
+    page.get_by_label("Class").select_option("pattern 3")
+    page.wait_for_function("() => document.querySelector('.made').alt.startsWith('pattern 3, seed 7')")
+    page.locator(".strip button").first.click()
+    page.wait_for_function("() => document.querySelector('.made').src === document.querySelector('.strip img').src")
 
 
 def test_the_agent_plays_and_the_visitor_takes_a_step(visit: Visit) -> None:
