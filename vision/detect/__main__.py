@@ -2,7 +2,7 @@
 
 python -m vision.detect                                          digits on photographs, composed here, no download
 python -m vision.detect --data bccd --data-dir DIR               blood cells
-python -m vision.detect --data coco:annotations.json             your own; also voc:DIR and yolo:DIR
+python -m vision.detect --data coco:annotations.json             your own; also voc:PATH and yolo:PATH
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from vision.detect.model import Outputs, Selecting, select
 # What suits a data set, for every setting that was not given.
 PHOTOS: dict[str, Any] = {
     "size": "small", "epochs": 60, "batch_size": 8, "lr": 2e-3, "mosaic": 0.5, "scale": 1.5, "flip": True,
-    "colour": 0.2,
+    "colour": 0.2, "ema": 0.99,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
-    "scenes": {"size": "small", "image_size": 128, "epochs": 8, "batch_size": 16, "lr": 4e-3, "mosaic": 0.0,
-               "scale": 1.25, "flip": False, "colour": 0.2},
+    "scenes": {"size": "small", "image_size": 128, "epochs": 6, "batch_size": 16, "lr": 5e-3, "mosaic": 0.0,
+               "scale": 1.25, "flip": False, "colour": 0.2, "ema": 0.98},
     "synthetic": {"size": "tiny", "image_size": 64, "epochs": 12, "batch_size": 8, "lr": 8e-3, "mosaic": 0.25,
-                  "scale": 1.25, "flip": True, "colour": 0.1},
+                  "scale": 1.25, "flip": True, "colour": 0.1, "ema": 0.9},
     "bccd": PHOTOS,
 }  # fmt: skip
 FEWEST_STEPS = 2000  # of a training on the user's own data, by as many epochs as that takes
@@ -67,7 +67,7 @@ class DetectConfig(FitConfig):
     batch_size: int = changed(FitConfig, "batch_size", help="photos per step, over all processes", tune=(4, 8, 16))
     lr: float = changed(FitConfig, "lr", tune=Range(5e-4, 1e-2, log=True))
     weight_decay: float = changed(FitConfig, "weight_decay", default=0.05)
-    ema: float = changed(FitConfig, "ema", default=0.99)
+    ema: float = changed(FitConfig, "ema", default=None, unset="by data set")
     clip: float = changed(FitConfig, "clip", default=10.0)
 
     mosaic: float = option(None, "share of images that are put together from four", group="Augmentation", at_least=0,

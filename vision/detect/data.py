@@ -24,9 +24,9 @@ SOURCES: dict[str, str] = {
     "scenes": "scikit-learn's digits on its two photographs, composed here, no download",
     "synthetic": "coloured shapes, no download",
     "bccd": "blood cells, 364 images: BCCD_Dataset in --data-dir",
-    "voc:DIR": "Pascal VOC: a devkit, or one year of it",
-    "coco:FILE_OR_DIR": "COCO's JSON, of one split or a folder with train and val",
-    "yolo:DIR": "YOLO: a data.yaml, or images/ and labels/",
+    "voc:PATH": "Pascal VOC: a devkit, or one year of it",
+    "coco:PATH": "COCO's JSON, of one split or a folder with train and val",
+    "yolo:PATH": "YOLO: a data.yaml, or images/ and labels/",
 }
 LIMIT = 4 * 2**30  # bytes of one split in memory
 SAMPLE = 200  # images that mean and deviation are taken from

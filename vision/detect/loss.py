@@ -12,7 +12,7 @@ from vision.detect.model import STRIDES, Outputs
 
 TOP = 9  # points that answer for an object
 CLASS_POWER, FIT_POWER = 0.5, 4.0  # of a point's class and of its box, in how well it suits an object
-BOX_WEIGHT, QUALITY_WEIGHT = 2.0, 1.0  # beside the loss of the classes
+CLASS_WEIGHT, BOX_WEIGHT, QUALITY_WEIGHT = 2.5, 2.0, 1.0
 
 
 class Assigned(NamedTuple):
@@ -58,7 +58,7 @@ class DetectionLoss:
         box = (generalized_box_iou_loss(found.boxes, assigned.boxes) * positive).sum()
         fit = paired_iou(found.boxes.detach(), assigned.boxes)
         quality = F.binary_cross_entropy_with_logits(found.quality, fit, reduction="none")
-        loss = classes + BOX_WEIGHT * box + QUALITY_WEIGHT * (quality * positive).sum()
+        loss = CLASS_WEIGHT * classes + BOX_WEIGHT * box + QUALITY_WEIGHT * (quality * positive).sum()
         return loss / objects(targets).clamp(min=1)
 
 

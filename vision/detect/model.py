@@ -20,7 +20,7 @@ RARE = 0.01  # probability of every class before training, as in RetinaNet (arXi
 CANDIDATES, MOST, LOWEST, OVERLAP = 300, 100, 0.05, 0.6  # of an image: see `select`
 
 # Channels of the first level, residual blocks of each level, and channels of pyramid and heads.
-SIZES = {"tiny": (16, 1, 24), "small": (24, 1, 48), "base": (32, 2, 64), "large": (64, 3, 128)}
+SIZES = {"tiny": (6, 1, 16), "small": (24, 1, 48), "base": (32, 2, 64), "large": (64, 3, 128)}
 
 
 class Outputs(NamedTuple):
