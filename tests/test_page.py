@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from common.command.arguments import Options
 from common.command.execute import execute
@@ -18,6 +19,7 @@ from common.kinds.answer import Predictor
 from common.kinds.audio import wav
 from common.kinds.labels import Labels
 from common.kinds.text import TextInput
+from common.report.frames import png
 from common.serve.models import load_models
 from common.serve.settings import Settings
 from tests.helpers import ROOT
@@ -142,6 +144,36 @@ def test_a_file_is_seen_and_one_that_is_no_image_is_named_as_text(visit: Visit, 
     page.locator("#file").set_input_files(tmp_path / f"{EVIL}.png")
     page.get_by_role("alert").filter(has_text=f"{EVIL}.png is not an image").wait_for()
     assert page.title() != "owned"
+
+
+def test_boxes_appear_on_a_photo_and_the_slider_says_how_sure_they_are(visit: Visit, tmp_path: Path) -> None:
+    scene = scenes.shapes(0).splits["test"][0].image
+    wide = torch.nn.functional.pad(scene, (0, 64), value=90)
+    (tmp_path / "scene.png").write_bytes(png(wide))
+    page = visit("boxes")
+    page.locator("#file").set_input_files(tmp_path / "scene.png")
+    page.locator("g.box").first.wait_for()
+    photo = page.locator("svg:has(g.box)")
+    assert photo.get_attribute("viewBox") == "0 0 128 64"  # in its own pixels
+    assert photo.locator("image").get_attribute("href").startswith("blob:")
+
+    def count(threshold: float) -> int:
+        page.locator("#threshold").fill(str(threshold))
+        boxes, lines = page.locator("g.box").count(), page.get_by_label("What was found").locator("li").count()
+        assert boxes == lines
+        return boxes
+
+    many, few = count(0.1), count(0.4)
+    assert many > few > 0
+    assert re.fullmatch(r"\w+, \d+\.\d % sure", page.locator("g.box title").first.text_content() or "")
+    thin = page.locator("g.box .line[stroke-width='4']")
+    assert thin.count() == 0
+    page.get_by_label("What was found").locator("li").first.hover()
+    assert thin.count() == 1  # it lights up
+    assert count(0.99) == 0
+    page.get_by_text("less sure").first.wait_for()
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator("g.box").count() == 0
 
 
 # --- sounds -----------------------------------------------------------------------------------------------

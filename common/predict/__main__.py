@@ -4,6 +4,7 @@ python -m common.predict RUN photos/ --out answers.csv         a file, a folder 
 python -m common.predict RUN --value "what a film"             the input itself: a text, a seed, numbers as JSON
 python -m common.predict RUN --lines reviews.txt               one input on each line; a .csv of rows may have a header
 python -m common.predict RUN --value 7 --value 8 --out faces   answers that are pictures, as PNG files in a folder
+python -m common.predict RUN photos/ --out found.json --draw seen   boxes in COCO's format, and drawn on the photos
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -48,6 +50,7 @@ def main(
         str | None,
         typer.Option("--out", "-o", help="FILE.jsonl or FILE.csv, for pictures a folder; stdout if none"),
     ] = None,
+    draw: Annotated[str | None, typer.Option(metavar="FOLDER", help="inputs with their answers drawn on them")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="inputs per call of the model")] = 64,
     trust_export: trust.Flag = False,
 ) -> int:
@@ -71,16 +74,42 @@ def main(
     batches = predict_all(predictor, left, batch_size, first=HOPELESS if lines else batch_size)
     # A file of another kind has an error on every line: said once, instead of a hundred thousand times.
     begun = _first_rows(batches, len(left)) if lines and not done else []
-    with RowWriter(target, layout) as writer:
+    everything: list[dict[str, Any]] = []
+    contents = {source.name: source.content for source in left}
+    with nullcontext() if together else RowWriter(target, layout) as writer:
         for rows in chain(begun, batches):
-            writer.write(rows)
+            if draw is not None:
+                _draw(answer, rows, contents, Path(draw))
+            if writer is not None:
+                writer.write(rows)
+            else:
+                everything += rows
             errors += [row["error"] for row in rows if "error" in row]
+    if together and target is not None:
+        with write_whole(target) as file:
+            file.write(answer.as_file(everything))
     passed_over = sum(s.name in done for s in sources)
     note = f"{len(sources)} inputs, {len(errors)} failed" + (f", {passed_over} done before" if passed_over else "")
     sys.stderr.write(note + (f": {out}\n" if target else "\n"))
     if errors:
         sys.stderr.write(f"the first error: {errors[0]}\n")
     return FAILED if errors else 0
+
+
+def _draw(answer: Answer, rows: list[dict[str, Any]], contents: dict[str, Path | bytes], folder: Path) -> None:
+    """Draws each answer on its input, as a PNG file under the name of the input's row."""
+    for row in rows:
+        if "error" not in row:
+            with write_whole(folder / f"{file_stem(row['file'])}.png", sync=False) as file:
+                file.write(answer.draw(row, contents[row["file"]]))
+
+
+def _check_new(out: str | None) -> Path:
+    """The one file for all answers, which is written once they are all there."""
+    path = Path(out or "")
+    if path.exists():
+        raise UserError(f"--out {out} is there already.", "Remove it, or choose another name.")
+    return path
 
 
 def _first_rows(batches: Iterator[list[dict[str, Any]]], count: int) -> list[list[dict[str, Any]]]:

@@ -91,6 +91,12 @@ def _read_csv(text: str, torn: bytes, columns: Sequence[str]) -> dict[str, str]:
     return {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(text, newline=""))}
 
 
+def file_stem(name: str) -> str:
+    """What a file is called that belongs to an input; the digest keeps names apart that read alike."""
+    readable = "".join(c if c.isalnum() else "-" for c in name).strip("-")[:40]
+    return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 class RowWriter:
     """Appends rows to a JSON Lines or CSV file, or to stdout; each batch is on the disk when `write` returns.
 
@@ -126,9 +132,7 @@ class RowWriter:
 
     def _with_files(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
         """The row with the names of its files in their places, once they are written."""
-        readable = "".join(c if c.isalnum() else "-" for c in row["file"]).strip("-")[:40]
-        # The digest keeps names apart that read alike, and the same input always has the same name.
-        stem = f"{readable}-{hashlib.sha256(row['file'].encode()).hexdigest()[:8]}"
+        stem = file_stem(row["file"])
         names = {}
         for key, (suffix, content) in self._layout.answer.files(row).items():
             names[key] = stem + suffix

@@ -201,7 +201,8 @@ def load_model(saved: Artifact) -> nn.Module:
 
 def load(saved: Artifact) -> Predictor:
     """A photo in, the boxes of its objects out, in pixels of the photo as it came."""
-    photo, answer, model = Photo.from_json(saved.inputs), Boxes(saved.classes), load_model(saved)
+    photo, model = Photo.from_json(saved.inputs), load_model(saved)
+    answer = Boxes(saved.classes, saved.metrics.get("threshold", pages.USUAL))
 
     @torch.inference_mode()
     def predict(photos: Sequence[Fitted]) -> list[Row]:
