@@ -286,6 +286,59 @@ def test_overlap_is_that_of_torchvision() -> None:
     assert torch.allclose(paired_iou(a[:, None], b[None]), box_iou(a, b), atol=1e-6)
 
 
+def test_a_classifier_of_torchvision_is_a_backbone_with_its_weights(tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(1)
+    weights = resnet18().state_dict()
+    torch.save(weights, tmp_path / "resnet18.pt")
+    network = build("tiny", 3, (64, 96), "torchvision/resnet18", str(tmp_path / "resnet18.pt"))
+    state = network.backbone.state_dict()
+    assert torch.equal(state["levels.0.0.weight"], weights["conv1.weight"])
+    assert torch.equal(state["levels.3.0.1.conv2.weight"], weights["layer4.1.conv2.weight"])
+    assert network(torch.zeros(2, 3, 64, 96))[0].shape == (2, len(point_grid(64, 96)[0]), 3)
+    for name in ("mobilenet_v3_small", "efficientnet_b0"):
+        channels = build("tiny", 3, (64, 64), f"torchvision/{name}").backbone.channels
+        assert len(channels) == 4  # type: ignore[arg-type]
+
+
+def test_what_is_no_backbone_is_said() -> None:
+    with pytest.raises(UserError, match="torchvision/vit_b_16"):
+        build("tiny", 3, (64, 64), "torchvision/vit_b_16")
+    with pytest.raises(UserError, match="there are none for our backbone"):
+        DetectConfig(weights="imagenet").check()
+    with pytest.raises(UserError, match="no classifier 'resnet1'"):
+        DetectConfig(backbone="torchvision/resnet1").resolve().check()
+
+
+def test_answers_go_out_as_coco_has_them_and_drawn(trained: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "photo-7.png").write_bytes(frames.png(scenes.shapes(0).splits["test"][0].image))
+    (tmp_path / "no.png").write_bytes(b"nothing")
+    command = [
+        "-m",
+        "common.predict",
+        trained["run"],
+        tmp_path,
+        "--out",
+        tmp_path / "x.json",
+        "--draw",
+        tmp_path / "seen",
+    ]
+    assert warm(*command).returncode == 1  # one of the files is none
+    results = json.loads((tmp_path / "x.json").read_text())
+    assert {one["image_id"] for one in results} == {7}
+    assert set(results[0]) == {"image_id", "category_id", "bbox", "score"}
+    assert results[0]["category_id"] in (1, 2, 3)
+    (drawn,) = (tmp_path / "seen").iterdir()
+    assert Image.open(drawn).size == (64, 64)
+    assert "is there already" in mistake(warm(*command))
+
+
+def test_what_is_not_drawn_is_said() -> None:
+    golden = Path(__file__).parent / "golden" / "nlp.classify"
+    assert "can't be drawn" in mistake(warm("-m", "common.predict", golden, "--value", "a", "--draw", "seen"))
+
+
 def test_canvases_need_not_be_multiples_of_the_coarsest_stride() -> None:
     network = build("tiny", 3, (48, 80))
     classes, quality, boxes = network(torch.zeros(2, 3, 48, 80))

@@ -18,6 +18,7 @@ STRIDES = (4, 8, 16, 32)  # pixels between the points of each level
 BOX = 4.0  # strides: the side of every box before training
 RARE = 0.01  # probability of every class before training, as in RetinaNet (arXiv 1708.02002)
 CANDIDATES, MOST, LOWEST, OVERLAP = 300, 100, 0.05, 0.6  # of an image: see `select`
+OWN = "residual"  # the backbone of this file
 
 # Channels of the first level, residual blocks of each level, and channels of pyramid and heads.
 SIZES = {"tiny": (6, 1, 16), "small": (24, 1, 48), "base": (32, 2, 64), "large": (64, 3, 128)}
@@ -163,10 +164,19 @@ def point_grid(height: int, width: int) -> tuple[Tensor, Tensor]:
     return torch.cat(points), torch.cat(strides)
 
 
-def build(size: str, classes: int, canvas: tuple[int, int]) -> Detector:
-    """The detector of one of SIZES."""
+def build(size: str, classes: int, canvas: tuple[int, int], backbone: str = OWN, weights: str = "none") -> Detector:
+    """The detector of one of SIZES.
+
+    Args:
+        canvas: height and width of the images.
+        backbone: OWN, or `torchvision/NAME`, then with the weights that `backbones.build` takes.
+    """
     width, blocks, head = SIZES[size]
-    return Detector(Backbone(width, blocks), classes, head, canvas)
+    if backbone == OWN:
+        return Detector(Backbone(width, blocks), classes, head, canvas)
+    from vision.detect import backbones
+
+    return Detector(backbones.build(backbone, weights), classes, head, canvas)
 
 
 # --- from outputs to boxes ---------------------------------------------------------------------------------
