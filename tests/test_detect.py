@@ -27,7 +27,7 @@ from vision.detect import data as sources
 from vision.detect import errors, formats, pages
 from vision.detect.__main__ import DetectConfig, evaluate, example, load
 from vision.detect.augment import Mosaic
-from vision.detect.loss import DetectionLoss, assign, objects, paired_iou
+from vision.detect.loss import DetectionLoss, assign, generalized_iou, objects, paired_iou
 from vision.detect.model import MOST, Outputs, build, point_grid, select
 
 pytest.importorskip("faster_coco_eval", reason="the extra detect is not installed")
@@ -279,11 +279,12 @@ def test_what_is_kept_is_what_was_said_once_each() -> None:
 
 
 def test_overlap_is_that_of_torchvision() -> None:
-    from torchvision.ops import box_iou
+    from torchvision.ops import box_iou, generalized_box_iou
 
     corners = torch.rand(2, 9, 2) * 50
     a, b = (torch.cat([low, low + torch.rand(9, 2) * 40], 1) for low in corners)
-    assert torch.allclose(paired_iou(a[:, None], b[None]), box_iou(a, b), atol=1e-6)
+    assert torch.allclose(paired_iou(a[:, None], b[None]), box_iou(a, b), atol=1e-5)
+    assert torch.allclose(generalized_iou(a[:, None], b[None]), generalized_box_iou(a, b), atol=1e-5)
 
 
 def test_a_classifier_of_torchvision_is_a_backbone_with_its_weights(tmp_path: Path) -> None:

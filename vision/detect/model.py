@@ -150,7 +150,7 @@ class Detector(nn.Module):
         found = [self.head(x, level) for level, x in enumerate(self.pyramid(self.backbone(images)))]
         classes, rest = (torch.cat(parts, dim=1).float() for parts in zip(*found, strict=True))  # [B, L, K], [B, L, 5]
         centre = self.points + rest[..., 0:2] * self.strides  # [B, L, 2]
-        half = 0.5 * BOX * rest[..., 2:4].clamp(-6, 6).exp() * self.strides
+        half = 0.5 * BOX * F.hardtanh(rest[..., 2:4], -6, 6).exp() * self.strides
         return classes, rest[..., 4], torch.cat([centre - half, centre + half], dim=-1)
 
 
