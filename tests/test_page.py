@@ -148,13 +148,13 @@ def test_a_file_is_seen_and_one_that_is_no_image_is_named_as_text(visit: Visit, 
 
 def test_boxes_appear_on_a_photo_and_the_slider_says_how_sure_they_are(visit: Visit, tmp_path: Path) -> None:
     scene = scenes.shapes(0).splits["test"][0].image
-    wide = torch.nn.functional.pad(scene, (0, 64), value=90)
+    wide = torch.nn.functional.pad(scene, (0, 16), value=90)
     (tmp_path / "scene.png").write_bytes(png(wide))
     page = visit("boxes")
     page.locator("#file").set_input_files(tmp_path / "scene.png")
     page.locator("g.box").first.wait_for()
     photo = page.locator("svg:has(g.box)")
-    assert photo.get_attribute("viewBox") == "0 0 128 64"  # in its own pixels
+    assert photo.get_attribute("viewBox") == "0 0 80 64"  # in its own pixels
     assert photo.locator("image").get_attribute("href").startswith("blob:")
 
     def count(threshold: float) -> int:

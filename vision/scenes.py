@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -102,7 +102,7 @@ def _scene(grounds: Sequence[np.ndarray], drawn: np.ndarray, targets: np.ndarray
         index = dice.randrange(len(drawn))
         opacity = _turned(drawn[index], dice.randint(SMALLEST, LARGEST), dice)
         tint = np.array([80 * dice.random() for _ in range(3)])
-        canvas.lay(opacity, int(targets[index]), lambda behind, t=tint: 255 - t if behind.mean() < 128 else t, dice)
+        canvas.lay(opacity, int(targets[index]), tint, dice, contrast=True)
     return canvas.scene()
 
 
@@ -147,13 +147,14 @@ class Canvas:
         self._labels: list[int] = []
 
     def lay(
-        self, opacity: np.ndarray, label: int, colour: Callable[[np.ndarray], np.ndarray], dice: random.Random
+        self, opacity: np.ndarray, label: int, tint: np.ndarray, dice: random.Random, contrast: bool = False
     ) -> None:
         """Lays an object where no other is; leaves it out where no such place is found.
 
         Args:
             opacity: float32 [h, w] in 0..1.
-            colour: from the pixels behind it, [h, w, 3], to those of the object, [3].
+            tint: its colour, [3] in 0..255.
+            contrast: turn the colour into its opposite where what is behind it is dark.
         """
         height, width = opacity.shape
         place = self._free_place(height, width, dice)
@@ -162,7 +163,8 @@ class Canvas:
         top, left = place
         inside = slice(top, top + height), slice(left, left + width)
         behind = self._pixels[inside]
-        behind += opacity[:, :, None] * (colour(behind) - behind)
+        colour = 255 - tint if contrast and behind.mean() < 128 else tint
+        behind += opacity[:, :, None] * (colour - behind)
         self._boxes.append((left, top, left + width, top + height))
         self._labels.append(label)
         self._instances[inside][opacity >= INK] = len(self._boxes)
@@ -181,7 +183,7 @@ class Canvas:
     def scene(self) -> Scene:
         boxes = []
         for number in range(1, len(self._boxes) + 1):
-            rows, columns = (self._instances == number).nonzero()
+            rows, columns = np.nonzero(self._instances == number)
             boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
         # Copied by NumPy: PyTorch would wake its threads for each of thousands of small images.
         pixels = torch.from_numpy(self._pixels.round().clip(0, 255).astype(np.uint8).transpose(2, 0, 1).copy())
@@ -208,7 +210,7 @@ def _shape_scene(dice: random.Random) -> Scene:
     for _ in range(dice.randint(1, 3)):
         label, size = dice.randrange(len(SHAPES)), dice.randint(14, 26)
         tint = np.array([160 + 95 * dice.random() for _ in range(3)])
-        canvas.lay(_shape(label, size), label, lambda behind, t=tint: t, dice)
+        canvas.lay(_shape(label, size), label, tint, dice)
     return canvas.scene()
 
 

@@ -149,13 +149,14 @@ class Boxes(Answer):
         image = upright(source, "RGB", MAX_SIDE)[0]
         across, down = image.width / row["width"], image.height / row["height"]
         pen, line = ImageDraw.Draw(image), max(1, max(image.size) // 250)
-        font = ImageFont.load_default(size=max(10, max(image.size) // 40))
+        size = max(10, max(image.size) // 40)
+        font = ImageFont.load_default(size=size)
         for one in reversed([one for one in row[self.key] if one["score"] >= self.threshold]):  # the surest on top
             left, top, right, bottom = (v * f for v, f in zip(one["box"], (across, down) * 2, strict=True))
             colour = f"hsl({360 * self.names.index(one['class']) // len(self.names)}, 95%, 55%)"
             pen.rectangle((left, top, right, bottom), outline=colour, width=line)
             text = f"{one['class']} {one['score']:.2f}"
-            place = pen.textbbox((left, top), text, font=font, anchor="ls" if top > font.size else "lt")
+            place = pen.textbbox((left, top), text, font=font, anchor="ls" if top > size else "lt")
             pen.rectangle(place, fill=colour)
             pen.text((place[0], place[1]), text, fill="black", font=font, anchor="lt")
         buffer = io.BytesIO()
@@ -328,7 +329,7 @@ def precision_recall(curves: Mapping[str, Sequence[float]], areas: Mapping[str, 
             ax.plot(recalls, curves[name], color=ACCENT, linestyle=style, label=label, zorder=3)
         for number, name in enumerate(ranked[3:]):
             recalls = [i / (len(curves[name]) - 1) for i in range(len(curves[name]))]
-            label = f"{len(ranked) - 3} more" if number == 0 else None
+            label = f"{len(ranked) - 3} more" if number == 0 else "_"  # which a legend leaves out
             ax.plot(recalls, curves[name], color=SECOND, linewidth=0.8, alpha=0.6, label=label)
         ticks = [0, 0.25, 0.5, 0.75, 1]
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xticks=ticks, yticks=ticks)

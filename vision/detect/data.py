@@ -161,12 +161,13 @@ def _assemble(found: Found, image_size: int | None, normal: Normal | None) -> De
         torch.stack([pixels[i].image for i in range(len(pixels))]), plain.scales(sizes) * sizes
     )
     photo = replace(plain, mean=mean, std=std)
-    splits = [Photos(source, truths, photo) for source, truths in found.splits.values()]
+    splits = [Photos(*found.splits[role], photo) for role in formats.ROLES]
     counts = " / ".join(
         f"{len(split):,} {name} ({sum(len(truth.labels) for truth in split.truths):,} objects)"
-        for name, split in zip(found.splits, splits, strict=True)
+        for name, split in zip(formats.ROLES, splits, strict=True)
     )
-    return DetectionData(*splits, found.classes, photo, f"{found.provenance}; {counts}")
+    train_split, valid, test = splits
+    return DetectionData(train_split, valid, test, found.classes, photo, f"{found.provenance}; {counts}")
 
 
 def canvas_for(sizes: Tensor, longest: int | None) -> tuple[int, int]:
