@@ -83,10 +83,9 @@ def digits(seed: int) -> Scenes:
         dice = random.Random(3 * seed + number)
         grounds = [_slice(photo, *PARTS[name]) for photo in photos]
         splits[name] = [_scene(grounds, drawn[part], bunch.target[part], dice) for _ in range(COUNTS[name])]
-    counts = " / ".join(f"{count:,} {name}" for name, count in COUNTS.items())
     provenance = (
         "scenes composed of real images: scikit-learn's digits (UCI, CC BY 4.0) on its two photographs (CC BY 2.0); "
-        f"{counts}; digits and parts of photographs are in one split each, seed {seed}"
+        f"digits and parts of photographs are in one split each, seed {seed}"
     )
     return Scenes(splits, [str(digit) for digit in range(10)], provenance)
 
@@ -200,8 +199,7 @@ def shapes(seed: int) -> Scenes:
     for number, (name, count) in enumerate(SHAPE_COUNTS.items()):
         dice = random.Random(3 * seed + number)
         splits[name] = [_shape_scene(dice) for _ in range(count)]
-    counts = " / ".join(f"{count} {name}" for name, count in SHAPE_COUNTS.items())
-    return Scenes(splits, list(SHAPES), f"synthetic: coloured shapes on noise; {counts}; seed {seed}")
+    return Scenes(splits, list(SHAPES), f"synthetic: coloured shapes on noise; seed {seed}")
 
 
 def _shape_scene(dice: random.Random) -> Scene:
