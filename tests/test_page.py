@@ -24,6 +24,7 @@ from common.serve.models import load_models
 from common.serve.settings import Settings
 from tests.helpers import ROOT
 from tests.page_helpers import DIGITS, draw, generator, served, table, toy
+from vision import scenes
 from tests.talk_helpers import talkers
 
 if TYPE_CHECKING:
@@ -32,7 +33,20 @@ if TYPE_CHECKING:
 GOLDEN = ROOT / "tests" / "golden"
 EVIL = "<img src=x onerror=document.title='owned'>"
 PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
-KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "talk", "translator", "noise", "evil")
+KINDS = (
+    "digits",
+    "texts",
+    "pictures",
+    "agent",
+    "table",
+    "sounds",
+    "writer",
+    "talk",
+    "translator",
+    "noise",
+    "boxes",
+    "evil",
+)
 Visit = Callable[..., Any]
 
 
@@ -49,6 +63,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}", f"sounds={sounds['run']}"]
     runs += [f"pictures={generator(folder / 'pictures')}", f"table={table(folder / 'table')}"]
     runs += [f"writer={GOLDEN / 'nlp.gpt'}", f"translator={GOLDEN / 'nlp.translate'}"]
+    runs.append(f"boxes={GOLDEN / 'vision.detect'}")
     runs += [f"noise={GOLDEN / 'generative.flow'}"]
 
     def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -416,7 +431,7 @@ def test_the_report_opens_beside_the_model(visit: Visit) -> None:
 @pytest.mark.parametrize("model", KINDS)
 def test_a_phone_never_scrolls_sideways_and_dark_is_dark(visit: Visit, model: str) -> None:
     page = visit(model, width=360, dark=True)
-    page.locator(".bar, .strip img, .written span, .suggestion").first.wait_for()
+    page.locator(".bar, .strip img, .written span, .suggestion, .easel").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     red, green, blue = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
     assert max(int(red), int(green), int(blue)) < 60

@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -25,10 +24,11 @@ import typer
 from common import artifact, example, trust
 from common.command import exits as command
 from common.errors import UserError
-from common.kinds.answer import Predictor
+from common.files import write_whole
+from common.kinds.answer import Answer, Predictor
 from common.kinds.base import Kind, decoded
 from common.kinds.sheet import separator_of
-from common.predict.rows import Layout, RowWriter, rows_done
+from common.predict.rows import Layout, OneFile, RowWriter, file_stem, rows_done
 
 HOPELESS = 20  # lines that fail, the first ones of a file, after which the rest is not tried
 FAILED = 1  # exit code: everything was tried, some files gave an error instead of an answer
@@ -62,10 +62,14 @@ def main(
     trust.allow(trust_export)
     saved = artifact.load(Path(run))
     predictor = example.predictor_of(saved)
-    target = _check_out(out, files=predictor.answer.in_files)
+    answer = predictor.answer
+    together = out is not None and answer.together != "" and out.endswith(answer.together)
+    target = _check_new(out or "") if together else _check_out(out, files=answer.in_files)
+    if draw is not None and not answer.drawn:
+        raise UserError(f"--draw: the answers of {saved.example} can't be drawn on their inputs.")
     sources = find_sources(files or [], value or [], lines or [], predictor.input)
-    layout = Layout(predictor.answer)
-    done = rows_done(target, layout) if target else {}
+    layout = Layout(answer)
+    done = rows_done(target, layout) if target and not together else {}
     from common.machine import device  # here: a mistake in the arguments is said without waiting for torch
 
     device.set_threads()
@@ -74,20 +78,13 @@ def main(
     batches = predict_all(predictor, left, batch_size, first=HOPELESS if lines else batch_size)
     # A file of another kind has an error on every line: said once, instead of a hundred thousand times.
     begun = _first_rows(batches, len(left)) if lines and not done else []
-    everything: list[dict[str, Any]] = []
     contents = {source.name: source.content for source in left}
-    with nullcontext() if together else RowWriter(target, layout) as writer:
+    with OneFile(target, answer) if together and target else RowWriter(target, layout) as writer:
         for rows in chain(begun, batches):
             if draw is not None:
                 _draw(answer, rows, contents, Path(draw))
-            if writer is not None:
-                writer.write(rows)
-            else:
-                everything += rows
+            writer.write(rows)
             errors += [row["error"] for row in rows if "error" in row]
-    if together and target is not None:
-        with write_whole(target) as file:
-            file.write(answer.as_file(everything))
     passed_over = sum(s.name in done for s in sources)
     note = f"{len(sources)} inputs, {len(errors)} failed" + (f", {passed_over} done before" if passed_over else "")
     sys.stderr.write(note + (f": {out}\n" if target else "\n"))
@@ -104,9 +101,9 @@ def _draw(answer: Answer, rows: list[dict[str, Any]], contents: dict[str, Path |
                 file.write(answer.draw(row, contents[row["file"]]))
 
 
-def _check_new(out: str | None) -> Path:
+def _check_new(out: str) -> Path:
     """The one file for all answers, which is written once they are all there."""
-    path = Path(out or "")
+    path = Path(out)
     if path.exists():
         raise UserError(f"--out {out} is there already.", "Remove it, or choose another name.")
     return path

@@ -143,3 +143,22 @@ class RowWriter:
     def __exit__(self, *_: object) -> None:
         if self._path is not None:
             self._file.close()
+
+
+class OneFile:
+    """Gathers rows, and writes all of them at the end as the kind of the answer has them in one file."""
+
+    def __init__(self, path: Path, answer: Answer) -> None:
+        self._path, self._answer = path, answer
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> OneFile:
+        return self
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._rows += rows
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            with write_whole(self._path) as file:
+                file.write(self._answer.as_file(self._rows))
