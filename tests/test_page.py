@@ -24,8 +24,8 @@ from common.serve.models import load_models
 from common.serve.settings import Settings
 from tests.helpers import ROOT
 from tests.page_helpers import DIGITS, draw, generator, served, table, toy
-from vision import scenes
 from tests.talk_helpers import talkers
+from vision import scenes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

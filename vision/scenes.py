@@ -126,7 +126,7 @@ def _turned(digit: np.ndarray, height: int, dice: random.Random) -> np.ndarray:
     large = Image.fromarray(digit).resize((round(fine * (0.8 + 0.4 * dice.random())), fine), smooth)
     turned = large.rotate(30 * dice.random() - 15, smooth, expand=True)
     ink = np.asarray(turned) >= INK * 255
-    rows, columns = ink.any(1).nonzero()[0], ink.any(0).nonzero()[0]
+    rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
     wide = max(3, round(height * len(columns) / len(rows)))
     return np.asarray(turned.resize((wide, height), Image.Resampling.BILINEAR, box), dtype=np.float32) / 255
