@@ -70,5 +70,5 @@ def detection(options: argparse.Namespace) -> Iterator[Row]:
     "coco", "Images", "COCO's metrics", note="Twelve figures each of random cases with crowds, ties and empty images."
 )
 def metrics(options: argparse.Namespace) -> Iterator[Row]:
-    figure = Figure(largest_difference(range(CASES)), "", 18)
+    figure = Figure(largest_difference(range(CASES)), "")
     yield Row("largest difference from pycocotools", {"difference": figure}, n=CASES, statistic="count")
