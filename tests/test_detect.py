@@ -530,8 +530,10 @@ def test_a_mistake_in_the_data_ends_the_command_with_one_line(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_a_data_set_of_ones_own_is_trained_on(tmp_path: Path) -> None:
-    """Few images, of several sizes, some without objects."""
+@pytest.mark.parametrize("limit", [0, sources.LIMIT])
+def test_a_data_set_of_ones_own_is_trained_on(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few images, one without objects; read anew by workers where they do not fit in memory."""
+    monkeypatch.setattr(sources, "LIMIT", limit)
     rows = [{"id": n, "image_id": 10 * n, "category_id": 7, "bbox": [2, 3, 30, 30]} for n in range(1, 12)]
     coco_file(tmp_path / "c.json", rows, count=12)
     settings = {"data": f"coco:{tmp_path / 'c.json'}", "epochs": 1, "size": "tiny", "device": "cpu"}
