@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from common.command.arguments import Options
 from common.command.execute import execute
@@ -18,11 +19,13 @@ from common.kinds.answer import Predictor
 from common.kinds.audio import wav
 from common.kinds.labels import Labels
 from common.kinds.text import TextInput
+from common.report.frames import png
 from common.serve.models import load_models
 from common.serve.settings import Settings
 from tests.helpers import ROOT
 from tests.page_helpers import DIGITS, draw, generator, served, table, toy
 from tests.talk_helpers import talkers
+from vision import scenes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -30,7 +33,20 @@ if TYPE_CHECKING:
 GOLDEN = ROOT / "tests" / "golden"
 EVIL = "<img src=x onerror=document.title='owned'>"
 PATIENCE = 20_000  # milliseconds that the browser waits for what it is told to expect
-KINDS = ("digits", "texts", "pictures", "agent", "table", "sounds", "writer", "talk", "translator", "noise", "evil")
+KINDS = (
+    "digits",
+    "texts",
+    "pictures",
+    "agent",
+    "table",
+    "sounds",
+    "writer",
+    "talk",
+    "translator",
+    "noise",
+    "boxes",
+    "evil",
+)
 Visit = Callable[..., Any]
 
 
@@ -47,6 +63,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     runs = [f"digits={digits['run']}", f"texts={texts['run']}", f"agent={agent['run']}", f"sounds={sounds['run']}"]
     runs += [f"pictures={generator(folder / 'pictures')}", f"table={table(folder / 'table')}"]
     runs += [f"writer={GOLDEN / 'nlp.gpt'}", f"translator={GOLDEN / 'nlp.translate'}"]
+    runs.append(f"boxes={GOLDEN / 'vision.detect'}")
     runs += [f"noise={GOLDEN / 'generative.flow'}"]
 
     def predict(texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -142,6 +159,36 @@ def test_a_file_is_seen_and_one_that_is_no_image_is_named_as_text(visit: Visit, 
     page.locator("#file").set_input_files(tmp_path / f"{EVIL}.png")
     page.get_by_role("alert").filter(has_text=f"{EVIL}.png is not an image").wait_for()
     assert page.title() != "owned"
+
+
+def test_boxes_appear_on_a_photo_and_the_slider_says_how_sure_they_are(visit: Visit, tmp_path: Path) -> None:
+    scene = scenes.shapes(0).splits["test"][0].image
+    wide = torch.nn.functional.pad(scene, (0, 16), value=90)
+    (tmp_path / "scene.png").write_bytes(png(wide))
+    page = visit("boxes")
+    page.locator("#file").set_input_files(tmp_path / "scene.png")
+    page.locator("g.box").first.wait_for()
+    photo = page.locator("svg:has(g.box)")
+    assert photo.get_attribute("viewBox") == "0 0 80 64"  # in its own pixels
+    assert photo.locator("image").get_attribute("href").startswith("blob:")
+
+    def count(threshold: float) -> int:
+        page.locator("#threshold").fill(str(threshold))
+        boxes, lines = page.locator("g.box").count(), page.get_by_label("What was found").locator("li").count()
+        assert boxes == lines
+        return boxes
+
+    many, few = count(0.1), count(0.4)
+    assert many > few > 0
+    assert re.fullmatch(r"\w+, \d+\.\d % sure", page.locator("g.box title").first.text_content() or "")
+    thin = page.locator("g.box .line[stroke-width='4']")
+    assert thin.count() == 0
+    page.get_by_label("What was found").locator("li").first.hover()
+    assert thin.count() == 1  # it lights up
+    assert count(0.99) == 0
+    page.get_by_text("less sure").first.wait_for()
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator("g.box").count() == 0
 
 
 # --- sounds -----------------------------------------------------------------------------------------------
@@ -384,7 +431,7 @@ def test_the_report_opens_beside_the_model(visit: Visit) -> None:
 @pytest.mark.parametrize("model", KINDS)
 def test_a_phone_never_scrolls_sideways_and_dark_is_dark(visit: Visit, model: str) -> None:
     page = visit(model, width=360, dark=True)
-    page.locator(".bar, .strip img, .written span, .suggestion").first.wait_for()
+    page.locator(".bar, .strip img, .written span, .suggestion, .easel").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     red, green, blue = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
     assert max(int(red), int(green), int(blue)) < 60

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,10 +83,9 @@ def digits(seed: int) -> Scenes:
         dice = random.Random(3 * seed + number)
         grounds = [_slice(photo, *PARTS[name]) for photo in photos]
         splits[name] = [_scene(grounds, drawn[part], bunch.target[part], dice) for _ in range(COUNTS[name])]
-    counts = " / ".join(f"{count:,} {name}" for name, count in COUNTS.items())
     provenance = (
         "scenes composed of real images: scikit-learn's digits (UCI, CC BY 4.0) on its two photographs (CC BY 2.0); "
-        f"{counts}; digits and parts of photographs are in one split each, seed {seed}"
+        f"digits and parts of photographs are in one split each, seed {seed}"
     )
     return Scenes(splits, [str(digit) for digit in range(10)], provenance)
 
@@ -102,7 +101,7 @@ def _scene(grounds: Sequence[np.ndarray], drawn: np.ndarray, targets: np.ndarray
         index = dice.randrange(len(drawn))
         opacity = _turned(drawn[index], dice.randint(SMALLEST, LARGEST), dice)
         tint = np.array([80 * dice.random() for _ in range(3)])
-        canvas.lay(opacity, int(targets[index]), lambda behind, t=tint: 255 - t if behind.mean() < 128 else t, dice)
+        canvas.lay(opacity, int(targets[index]), tint, dice, contrast=True)
     return canvas.scene()
 
 
@@ -127,7 +126,7 @@ def _turned(digit: np.ndarray, height: int, dice: random.Random) -> np.ndarray:
     large = Image.fromarray(digit).resize((round(fine * (0.8 + 0.4 * dice.random())), fine), smooth)
     turned = large.rotate(30 * dice.random() - 15, smooth, expand=True)
     ink = np.asarray(turned) >= INK * 255
-    rows, columns = ink.any(1).nonzero()[0], ink.any(0).nonzero()[0]
+    rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
     wide = max(3, round(height * len(columns) / len(rows)))
     return np.asarray(turned.resize((wide, height), Image.Resampling.BILINEAR, box), dtype=np.float32) / 255
@@ -147,13 +146,14 @@ class Canvas:
         self._labels: list[int] = []
 
     def lay(
-        self, opacity: np.ndarray, label: int, colour: Callable[[np.ndarray], np.ndarray], dice: random.Random
+        self, opacity: np.ndarray, label: int, tint: np.ndarray, dice: random.Random, contrast: bool = False
     ) -> None:
         """Lays an object where no other is; leaves it out where no such place is found.
 
         Args:
             opacity: float32 [h, w] in 0..1.
-            colour: from the pixels behind it, [h, w, 3], to those of the object, [3].
+            tint: its colour, [3] in 0..255.
+            contrast: turn the colour into its opposite where what is behind it is dark.
         """
         height, width = opacity.shape
         place = self._free_place(height, width, dice)
@@ -162,7 +162,8 @@ class Canvas:
         top, left = place
         inside = slice(top, top + height), slice(left, left + width)
         behind = self._pixels[inside]
-        behind += opacity[:, :, None] * (colour(behind) - behind)
+        colour = 255 - tint if contrast and behind.mean() < 128 else tint
+        behind += opacity[:, :, None] * (colour - behind)
         self._boxes.append((left, top, left + width, top + height))
         self._labels.append(label)
         self._instances[inside][opacity >= INK] = len(self._boxes)
@@ -181,7 +182,7 @@ class Canvas:
     def scene(self) -> Scene:
         boxes = []
         for number in range(1, len(self._boxes) + 1):
-            rows, columns = (self._instances == number).nonzero()
+            rows, columns = np.nonzero(self._instances == number)
             boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
         # Copied by NumPy: PyTorch would wake its threads for each of thousands of small images.
         pixels = torch.from_numpy(self._pixels.round().clip(0, 255).astype(np.uint8).transpose(2, 0, 1).copy())
@@ -198,8 +199,7 @@ def shapes(seed: int) -> Scenes:
     for number, (name, count) in enumerate(SHAPE_COUNTS.items()):
         dice = random.Random(3 * seed + number)
         splits[name] = [_shape_scene(dice) for _ in range(count)]
-    counts = " / ".join(f"{count} {name}" for name, count in SHAPE_COUNTS.items())
-    return Scenes(splits, list(SHAPES), f"synthetic: coloured shapes on noise; {counts}; seed {seed}")
+    return Scenes(splits, list(SHAPES), f"synthetic: coloured shapes on noise; seed {seed}")
 
 
 def _shape_scene(dice: random.Random) -> Scene:
@@ -208,7 +208,7 @@ def _shape_scene(dice: random.Random) -> Scene:
     for _ in range(dice.randint(1, 3)):
         label, size = dice.randrange(len(SHAPES)), dice.randint(14, 26)
         tint = np.array([160 + 95 * dice.random() for _ in range(3)])
-        canvas.lay(_shape(label, size), label, lambda behind, t=tint: t, dice)
+        canvas.lay(_shape(label, size), label, tint, dice)
     return canvas.scene()
 
 

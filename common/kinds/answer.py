@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.kinds.base import Kind
@@ -37,6 +38,8 @@ class Answer:
         names: of the outputs, in their order; empty where they have none.
         in_files: whether answers are too large for a table and become files of their own.
         unit: of `evidence`.
+        together: the suffix of the one file in which others expect the answers to many inputs; "" where there is none.
+        drawn: whether an answer can be drawn on its input.
     """
 
     kind: ClassVar[str]
@@ -45,6 +48,8 @@ class Answer:
     names: Sequence[str] = ()
     in_files: ClassVar[bool] = False
     unit: ClassVar[str] = "nats"
+    together: ClassVar[str] = ""
+    drawn: ClassVar[bool] = False
 
     # -- rows -------------------------------------------------------------------------------------------
 
@@ -68,6 +73,14 @@ class Answer:
     def files(self, row: Row) -> dict[str, tuple[str, bytes]]:
         """What of a row becomes a file: its key to the file's suffix and content."""
         return {}
+
+    def as_file(self, rows: Sequence[Row]) -> bytes:
+        """The content of the file that `together` names; each row has its input's name under "file"."""
+        raise NotImplementedError
+
+    def draw(self, row: Row, source: Path | bytes) -> bytes:
+        """The input with its answer drawn on it, as a PNG file, where `drawn` says that this can be done."""
+        raise NotImplementedError
 
     # -- why ---------------------------------------------------------------------------------------------
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.kinds.answer import Answer, Row
+from common.kinds.image import upright
 from common.metrics import Metrics
 from common.report import page as report
 from common.report.plots import ACCENT, MUTED, SECOND, canvas
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-MOST = 100  # boxes of an image, as COCO counts
+MAX_SIDE = 2**14  # pixels; larger JPEG files are drawn on at half their size
 # Of COCO's twelve figures: the mean over the IoU thresholds 0.5, 0.55, ... 0.95, at two of them, by size, and recall.
 FIGURES = {"map": 0, "map_50": 1, "map_75": 2, "map_small": 3, "map_medium": 4, "map_large": 5, "recall_100": 8}
 
@@ -60,12 +64,16 @@ class Boxes(Answer):
 
     Args:
         names: of the classes.
+        threshold: score from which a box is drawn.
     """
 
     kind: ClassVar[str] = "boxes"
     key: ClassVar[str] = "boxes"
+    together: ClassVar[str] = ".json"
+    drawn: ClassVar[bool] = True
 
     names: Sequence[str]
+    threshold: float = 0.3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(map(str, self.names)))
@@ -116,6 +124,44 @@ class Boxes(Answer):
     def cells(self, row: Row) -> list[Any]:
         found = row.get(self.key)
         return [json.dumps(found, ensure_ascii=False), len(found)] if isinstance(found, list) else ["", ""]
+
+    def as_file(self, rows: Sequence[Row]) -> bytes:
+        """COCO's format of results: an image's id is the number that its file's name ends in, else that name.
+
+        Classes are numbered from 1, in the model's order.
+        """
+        results = [
+            {
+                "image_id": _image_id(row["file"]),
+                "category_id": self.names.index(one["class"]) + 1,
+                "bbox": [round(v, 2) for v in (left, top, right - left, bottom - top)],
+                "score": one["score"],
+            }
+            for row in rows
+            for one in row.get(self.key, [])
+            for left, top, right, bottom in [one["box"]]
+        ]
+        return (json.dumps(results) + "\n").encode()
+
+    def draw(self, row: Row, source: Path | bytes) -> bytes:
+        from PIL import ImageDraw, ImageFont
+
+        image = upright(source, "RGB", MAX_SIDE)[0]
+        across, down = image.width / row["width"], image.height / row["height"]
+        pen, line = ImageDraw.Draw(image), max(1, max(image.size) // 250)
+        size = max(10, max(image.size) // 40)
+        font = ImageFont.load_default(size=size)
+        for one in reversed([one for one in row[self.key] if one["score"] >= self.threshold]):  # the surest on top
+            left, top, right, bottom = (v * f for v, f in zip(one["box"], (across, down) * 2, strict=True))
+            colour = f"hsl({360 * self.names.index(one['class']) // len(self.names)}, 95%, 55%)"
+            pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+            text = f"{one['class']} {one['score']:.2f}"
+            place = pen.textbbox((left, top), text, font=font, anchor="ls" if top > size else "lt")
+            pen.rectangle(place, fill=colour)
+            pen.text((place[0], place[1]), text, fill="black", font=font, anchor="lt")
+        buffer = io.BytesIO()
+        image.save(buffer, "png")
+        return buffer.getvalue()
 
     # -- measuring --------------------------------------------------------------------------------------
 
@@ -173,6 +219,12 @@ class Boxes(Answer):
         areas = {row["class"]: row["ap_50"] for row in metrics.details["per_class"]}
         figure = precision_recall(metrics.details["precision_by_recall"], areas)
         return [table, report.figure("Precision and recall at an IoU of 0.5", figure, note)]
+
+
+def _image_id(name: str) -> int | str:
+    stem = Path(name).stem
+    digits = re.search(r"\d+$", stem)
+    return int(digits[0]) if digits else stem
 
 
 _CHECK = "Check the annotations of the data."
@@ -277,7 +329,7 @@ def precision_recall(curves: Mapping[str, Sequence[float]], areas: Mapping[str, 
             ax.plot(recalls, curves[name], color=ACCENT, linestyle=style, label=label, zorder=3)
         for number, name in enumerate(ranked[3:]):
             recalls = [i / (len(curves[name]) - 1) for i in range(len(curves[name]))]
-            label = f"{len(ranked) - 3} more" if number == 0 else None
+            label = f"{len(ranked) - 3} more" if number == 0 else "_"  # which a legend leaves out
             ax.plot(recalls, curves[name], color=SECOND, linewidth=0.8, alpha=0.6, label=label)
         ticks = [0, 0.25, 0.5, 0.75, 1]
         ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xticks=ticks, yticks=ticks)

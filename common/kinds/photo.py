@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.kinds.image import ImageInput, upright
+from common.report.frames import png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,6 +62,13 @@ class Photo(ImageInput):
         pixels = image.numpy().transpose(1, 2, 0)
         photo = pillow.fromarray(pixels[:, :, 0] if self.channels == 1 else pixels)
         return Fitted(self._on_canvas(photo, width, height), torch.tensor([width, height]))
+
+    def sample(self) -> bytes:
+        """A bright square on grey as a PNG file."""
+        picture = torch.full((1, self.height, self.width), 90, dtype=torch.uint8)
+        third, middle = min(self.height, self.width) // 3, (self.height // 2, self.width // 2)
+        picture[:, middle[0] - third // 2 :, middle[1] - third // 2 :][:, :third, :third] = 230
+        return png(picture)
 
     def scales(self, sizes: Tensor) -> Tensor:
         """By what a photo's pixels, across and down, were multiplied: float32 [..., 2] for sizes [..., 2]."""

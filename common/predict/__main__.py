@@ -4,6 +4,7 @@ python -m common.predict RUN photos/ --out answers.csv         a file, a folder 
 python -m common.predict RUN --value "what a film"             the input itself: a text, a seed, numbers as JSON
 python -m common.predict RUN --lines reviews.txt               one input on each line; a .csv of rows may have a header
 python -m common.predict RUN --value 7 --value 8 --out faces   answers that are pictures, as PNG files in a folder
+python -m common.predict RUN photos/ --out found.json --draw seen   boxes in COCO's format, and drawn on the photos
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import typer
 from common import artifact, example, trust
 from common.command import exits as command
 from common.errors import UserError
-from common.kinds.answer import Predictor
+from common.files import write_whole
+from common.kinds.answer import Answer, Predictor
 from common.kinds.base import Kind, decoded
 from common.kinds.sheet import separator_of
-from common.predict.rows import Layout, RowWriter, rows_done
+from common.predict.rows import Layout, OneFile, RowWriter, file_stem, rows_done
 
 HOPELESS = 20  # lines that fail, the first ones of a file, after which the rest is not tried
 FAILED = 1  # exit code: everything was tried, some files gave an error instead of an answer
@@ -48,6 +50,7 @@ def main(
         str | None,
         typer.Option("--out", "-o", help="FILE.jsonl or FILE.csv, for pictures a folder; stdout if none"),
     ] = None,
+    draw: Annotated[str | None, typer.Option(metavar="FOLDER", help="inputs with their answers drawn on them")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="inputs per call of the model")] = 64,
     trust_export: trust.Flag = False,
 ) -> int:
@@ -59,10 +62,14 @@ def main(
     trust.allow(trust_export)
     saved = artifact.load(Path(run))
     predictor = example.predictor_of(saved)
-    target = _check_out(out, files=predictor.answer.in_files)
+    answer = predictor.answer
+    together = out is not None and answer.together != "" and out.endswith(answer.together)
+    target = _check_new(out or "") if together else _check_out(out, files=answer.in_files)
+    if draw is not None and not answer.drawn:
+        raise UserError(f"--draw: the answers of {saved.example} can't be drawn on their inputs.")
     sources = find_sources(files or [], value or [], lines or [], predictor.input)
-    layout = Layout(predictor.answer)
-    done = rows_done(target, layout) if target else {}
+    layout = Layout(answer)
+    done = rows_done(target, layout) if target and not together else {}
     from common.machine import device  # here: a mistake in the arguments is said without waiting for torch
 
     device.set_threads()
@@ -71,8 +78,11 @@ def main(
     batches = predict_all(predictor, left, batch_size, first=HOPELESS if lines else batch_size)
     # A file of another kind has an error on every line: said once, instead of a hundred thousand times.
     begun = _first_rows(batches, len(left)) if lines and not done else []
-    with RowWriter(target, layout) as writer:
+    contents = {source.name: source.content for source in left}
+    with OneFile(target, answer) if together and target else RowWriter(target, layout) as writer:
         for rows in chain(begun, batches):
+            if draw is not None:
+                _draw(answer, rows, contents, Path(draw))
             writer.write(rows)
             errors += [row["error"] for row in rows if "error" in row]
     passed_over = sum(s.name in done for s in sources)
@@ -81,6 +91,22 @@ def main(
     if errors:
         sys.stderr.write(f"the first error: {errors[0]}\n")
     return FAILED if errors else 0
+
+
+def _draw(answer: Answer, rows: list[dict[str, Any]], contents: dict[str, Path | bytes], folder: Path) -> None:
+    """Draws each answer on its input, as a PNG file under the name of the input's row."""
+    for row in rows:
+        if "error" not in row:
+            with write_whole(folder / f"{file_stem(row['file'])}.png", sync=False) as file:
+                file.write(answer.draw(row, contents[row["file"]]))
+
+
+def _check_new(out: str) -> Path:
+    """The one file for all answers, which is written once they are all there."""
+    path = Path(out)
+    if path.exists():
+        raise UserError(f"--out {out} is there already.", "Remove it, or choose another name.")
+    return path
 
 
 def _first_rows(batches: Iterator[list[dict[str, Any]]], count: int) -> list[list[dict[str, Any]]]:

@@ -91,6 +91,12 @@ def _read_csv(text: str, torn: bytes, columns: Sequence[str]) -> dict[str, str]:
     return {row["file"]: row["error"] for row in csv.DictReader(io.StringIO(text, newline=""))}
 
 
+def file_stem(name: str) -> str:
+    """What a file is called that belongs to an input; the digest keeps names apart that read alike."""
+    readable = "".join(c if c.isalnum() else "-" for c in name).strip("-")[:40]
+    return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 class RowWriter:
     """Appends rows to a JSON Lines or CSV file, or to stdout; each batch is on the disk when `write` returns.
 
@@ -126,9 +132,7 @@ class RowWriter:
 
     def _with_files(self, row: dict[str, Any], folder: Path) -> dict[str, Any]:
         """The row with the names of its files in their places, once they are written."""
-        readable = "".join(c if c.isalnum() else "-" for c in row["file"]).strip("-")[:40]
-        # The digest keeps names apart that read alike, and the same input always has the same name.
-        stem = f"{readable}-{hashlib.sha256(row['file'].encode()).hexdigest()[:8]}"
+        stem = file_stem(row["file"])
         names = {}
         for key, (suffix, content) in self._layout.answer.files(row).items():
             names[key] = stem + suffix
@@ -139,3 +143,22 @@ class RowWriter:
     def __exit__(self, *_: object) -> None:
         if self._path is not None:
             self._file.close()
+
+
+class OneFile:
+    """Gathers rows, and writes all of them at the end as the kind of the answer has them in one file."""
+
+    def __init__(self, path: Path, answer: Answer) -> None:
+        self._path, self._answer = path, answer
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> OneFile:
+        return self
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._rows += rows
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            with write_whole(self._path) as file:
+                file.write(self._answer.as_file(self._rows))

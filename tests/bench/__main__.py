@@ -15,6 +15,7 @@ from common.machine import device
 from tests.bench import (  # noqa: F401  each declares benchmarks
     agents,
     batch,
+    boxes,
     commands,
     exports,
     gans,

@@ -2,7 +2,7 @@
 
 python -m vision.detect                                          digits on photographs, composed here, no download
 python -m vision.detect --data bccd --data-dir DIR               blood cells
-python -m vision.detect --data coco:annotations.json             your own; also voc:DIR and yolo:DIR
+python -m vision.detect --data coco:annotations.json             your own; also voc:PATH and yolo:PATH
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from common import artifact
 from common.artifact import Artifact
 from common.config import Range, changed, option
 from common.data.loaders import Loader
+from common.errors import UserError
 from common.example import Example
 from common.kinds.answer import Predictor, Row
 from common.kinds.boxes import Boxes, check_metrics
@@ -33,19 +34,20 @@ from vision.detect.augment import Mosaic
 from vision.detect.data import SOURCES, DetectionData, Photos
 from vision.detect.loss import DetectionLoss, objects
 from vision.detect.model import Outputs, Selecting, select
+from vision.models import check_name, weights_mean_std
 
 # --- config ------------------------------------------------------------------------------------------------
 
 # What suits a data set, for every setting that was not given.
 PHOTOS: dict[str, Any] = {
     "size": "small", "epochs": 60, "batch_size": 8, "lr": 2e-3, "mosaic": 0.5, "scale": 1.5, "flip": True,
-    "colour": 0.2,
+    "colour": 0.2, "ema": 0.99,
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
-    "scenes": {"size": "small", "image_size": 128, "epochs": 8, "batch_size": 16, "lr": 4e-3, "mosaic": 0.0,
-               "scale": 1.25, "flip": False, "colour": 0.2},
+    "scenes": {"size": "small", "image_size": 128, "epochs": 6, "batch_size": 16, "lr": 5e-3, "mosaic": 0.0,
+               "scale": 1.25, "flip": False, "colour": 0.2, "ema": 0.98},
     "synthetic": {"size": "tiny", "image_size": 64, "epochs": 12, "batch_size": 8, "lr": 8e-3, "mosaic": 0.25,
-                  "scale": 1.25, "flip": True, "colour": 0.1},
+                  "scale": 1.25, "flip": True, "colour": 0.1, "ema": 0.9},
     "bccd": PHOTOS,
 }  # fmt: skip
 FEWEST_STEPS = 2000  # of a training on the user's own data, by as many epochs as that takes
@@ -64,10 +66,18 @@ class DetectConfig(FitConfig):
     size: str = option(None, "size of the network", group="Model", choices=tuple(models.SIZES), unset="by data set",
                        common=True)  # fmt: skip
 
+    backbone: str = option(
+        models.OWN, "what looks at the photo first: ours, or a classifier of torchvision", group="Model",
+        choices=(models.OWN, "torchvision/NAME"),
+    )  # fmt: skip
+    weights: str = option(
+        "none", "weights that a torchvision backbone starts from: imagenet, none, or a file", group="Model", path=True
+    )
+
     batch_size: int = changed(FitConfig, "batch_size", help="photos per step, over all processes", tune=(4, 8, 16))
     lr: float = changed(FitConfig, "lr", tune=Range(5e-4, 1e-2, log=True))
     weight_decay: float = changed(FitConfig, "weight_decay", default=0.05)
-    ema: float = changed(FitConfig, "ema", default=0.99)
+    ema: float = changed(FitConfig, "ema", default=None, unset="by data set")
     clip: float = changed(FitConfig, "clip", default=10.0)
 
     mosaic: float = option(None, "share of images that are put together from four", group="Augmentation", at_least=0,
@@ -81,6 +91,15 @@ class DetectConfig(FitConfig):
     @classmethod
     def tiny(cls) -> DetectConfig:
         return cls(data="synthetic")
+
+    def check(self) -> None:
+        super().check()
+        if self.backbone == models.OWN and self.weights != "none":
+            raise UserError(
+                f"--weights {self.weights}: there are none for our backbone.", "--backbone torchvision/NAME"
+            )
+        if self.backbone != models.OWN:
+            check_name(self.backbone)
 
     def resolve(self) -> DetectConfig:
         """Fills what was left open from the recipe of the data set; of the user's own data `fitted` does."""
@@ -101,7 +120,13 @@ class DetectConfig(FitConfig):
 def prepare(config: DetectConfig) -> DetectionData:
     """The three splits; validation is never a part of test, and test is looked at once."""
     with first():
-        return sources.load(config.data, config.data_folder, config.image_size, config.seed)
+        return sources.load(
+            config.data,
+            config.data_folder,
+            config.image_size,
+            config.seed,
+            weights_mean_std("imagenet" if config.weights != "none" else "none", config.backbone),
+        )
 
 
 def batches(config: DetectConfig, photos: Photos, device: torch.device, augment: Mosaic | None = None) -> Loader:
@@ -128,7 +153,8 @@ def train(config: DetectConfig, run: Run) -> Metrics:
     config = run.settle(config.fitted(data), samples=len(data.train))
     photo, answer = data.photo, Boxes(data.classes)
 
-    detector = models.build(config.size, len(data.classes), (photo.height, photo.width))
+    canvas = (photo.height, photo.width)
+    detector = models.build(config.size, len(data.classes), canvas, config.backbone, config.weights)
     placed = run.place(detector, sample=torch.zeros(1, 3, photo.height, photo.width))
     weights = sum(p.numel() for p in detector.parameters())
     run.progress.say(f"model      {config.size}, {weights:,} weights, canvas {photo.width} × {photo.height} px")
@@ -196,12 +222,14 @@ def load_model(saved: Artifact) -> nn.Module:
     """The trained network, ready to be used."""
     config = DetectConfig().with_values(saved.config)
     photo = Photo.from_json(saved.inputs)
-    return saved.load_into(models.build(config.size, len(saved.classes), (photo.height, photo.width)))
+    detector = models.build(config.size, len(saved.classes), (photo.height, photo.width), config.backbone)
+    return saved.load_into(detector)
 
 
 def load(saved: Artifact) -> Predictor:
     """A photo in, the boxes of its objects out, in pixels of the photo as it came."""
-    photo, answer, model = Photo.from_json(saved.inputs), Boxes(saved.classes), load_model(saved)
+    photo, model = Photo.from_json(saved.inputs), load_model(saved)
+    answer = Boxes(saved.classes, saved.metrics.get("threshold", pages.USUAL))
 
     @torch.inference_mode()
     def predict(photos: Sequence[Fitted]) -> list[Row]:
@@ -215,7 +243,7 @@ def load(saved: Artifact) -> Predictor:
 example = Example(
     name="vision.detect",
     task="Object detection",
-    model="FCOS-like detector with quality",
+    model="FCOS-like detector with a quality head",
     seconds=90,
     headline="map",
     config=DetectConfig,

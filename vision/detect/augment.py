@@ -37,7 +37,8 @@ class Mosaic:
 
     def __call__(self, inputs: Fitted, targets: Tensor) -> tuple[Fitted, Tensor]:
         images = inputs.image.float()
-        made = [self._one(images, targets, index) for index in range(len(images))]
+        fill = torch.tensor(self.fill, device=images.device).view(-1, 1, 1).expand(images.shape[1:])
+        made = [self._one(images, targets, index, fill) for index in range(len(images))]
         pixels = torch.stack([image for image, _ in made])
         room = 4 * targets.shape[1]
         boxes = torch.stack([F.pad(found, (0, 0, 0, room - len(found)), value=-1.0) for _, found in made])
@@ -49,13 +50,11 @@ class Mosaic:
             pixels = ((pixels - mean) * contrast + mean * bright).clamp_(0, 255)
         return Fitted(pixels, inputs.size), boxes
 
-    def _one(self, images: Tensor, targets: Tensor, index: int) -> tuple[Tensor, Tensor]:
+    def _one(self, images: Tensor, targets: Tensor, index: int, fill: Tensor) -> tuple[Tensor, Tensor]:
         """One image [3, H, W] and what is in it, up to 4 × M rows."""
-        count, channels, height, width = images.shape
-        # Drawn on the CPU: shapes depend on them, and a device would be waited for.
-        dice = torch.rand(16).tolist()
-        image = torch.tensor(self.fill, device=images.device).view(channels, 1, 1).expand(channels, height, width)
-        image = image.clone()
+        count, _, height, width = images.shape
+        dice = torch.rand(16).tolist()  # on the CPU: shapes depend on them, and a device would be waited for
+        image = fill.clone()
         found = []
         if dice[0] < self.share:
             across, down = round(width * (0.3 + 0.4 * dice[1])), round(height * (0.3 + 0.4 * dice[2]))
@@ -86,18 +85,18 @@ def _paste(
     spans = [_span(size, room, scale, where) for size, room, where in sizes]
     (from_x, to_x, at_x, wide), (from_y, to_y, at_y, high) = spans
     piece = source[None, :, from_y:to_y, from_x:to_x]
-    smooth = scale < 1 and source.device.type != "mps"  # which has no antialiasing
+    smooth = source.device.type != "mps"  # which has no antialiasing
     pixels = F.interpolate(piece, (high, wide), mode="bilinear", align_corners=False, antialias=smooth)[0]
     image[:, top + at_y : top + at_y + high, left + at_x : left + at_x + wide] = pixels
-    factor = objects.new_tensor([wide / (to_x - from_x), high / (to_y - from_y)]).repeat(2)
-    moved = (objects[:, :4] - objects.new_tensor([from_x, from_y, from_x, from_y])) * factor
-    moved = moved + objects.new_tensor([left + at_x, top + at_y, left + at_x, top + at_y])
-    low = moved.new_tensor([left + at_x, top + at_y])
-    high_end = moved.new_tensor([left + at_x + wide, top + at_y + high])
-    cut = torch.cat([torch.minimum(torch.maximum(end, low), high_end) for end in moved.split(2, dim=1)], dim=1)
-    sides, whole = cut[:, 2:] - cut[:, :2], moved[:, 2:] - moved[:, :2]
+    # Along each side by plain numbers: a tensor made of them would be a copy to the device each.
+    x_ends = (objects[:, 0:4:2] - from_x) * (wide / (to_x - from_x)) + (left + at_x)  # [M, 2]
+    y_ends = (objects[:, 1:4:2] - from_y) * (high / (to_y - from_y)) + (top + at_y)
+    whole = torch.stack([ends[:, 1] - ends[:, 0] for ends in (x_ends, y_ends)], dim=1)
+    x_ends, y_ends = x_ends.clamp(left + at_x, left + at_x + wide), y_ends.clamp(top + at_y, top + at_y + high)
+    sides = torch.stack([ends[:, 1] - ends[:, 0] for ends in (x_ends, y_ends)], dim=1)
     kept = (objects[:, 4] >= 0) & (sides > SMALLEST).all(1) & (sides.prod(1) > VISIBLE * whole.prod(1))
-    return torch.where(kept[:, None], torch.cat([cut, objects[:, 4:]], dim=1), -1.0)
+    cut = torch.stack([x_ends[:, 0], y_ends[:, 0], x_ends[:, 1], y_ends[:, 1], objects[:, 4]], dim=1)
+    return cut.masked_fill(~kept[:, None], -1.0)
 
 
 def _span(size: int, room: int, scale: float, where: float) -> tuple[int, int, int, int]:

@@ -24,9 +24,9 @@ SOURCES: dict[str, str] = {
     "scenes": "scikit-learn's digits on its two photographs, composed here, no download",
     "synthetic": "coloured shapes, no download",
     "bccd": "blood cells, 364 images: BCCD_Dataset in --data-dir",
-    "voc:DIR": "Pascal VOC: a devkit, or one year of it",
-    "coco:FILE_OR_DIR": "COCO's JSON, of one split or a folder with train and val",
-    "yolo:DIR": "YOLO: a data.yaml, or images/ and labels/",
+    "voc:PATH": "Pascal VOC: a devkit, or one year of it",
+    "coco:PATH": "COCO's JSON, of one split or a folder with train and val",
+    "yolo:PATH": "YOLO: a data.yaml, or images/ and labels/",
 }
 LIMIT = 4 * 2**30  # bytes of one split in memory
 SAMPLE = 200  # images that mean and deviation are taken from
@@ -111,8 +111,16 @@ class DetectionData:
     provenance: str
 
 
-def load(name: str, data_dir: Path | None, image_size: int | None, seed: int) -> DetectionData:
+Normal = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel, in 0..1
+
+
+def load(
+    name: str, data_dir: Path | None, image_size: int | None, seed: int, normal: Normal | None = None
+) -> DetectionData:
     """One of SOURCES, its photos fitted to canvases whose longer side is `image_size`.
+
+    Args:
+        normal: by which photos are normalised; that of the training photos by default.
 
     Raises:
         UserError: the name is unknown, the data can't be had, or something in them is wrong.
@@ -127,7 +135,7 @@ def load(name: str, data_dir: Path | None, image_size: int | None, seed: int) ->
         found = _composed(scenes.digits(seed) if name == "scenes" else scenes.shapes(seed))
     else:
         raise UserError(f"Unknown data {name!r}.", nearest(name, SOURCES))
-    return _assemble(found, image_size)
+    return _assemble(found, image_size, normal)
 
 
 def _composed(made: scenes.Scenes) -> Found:
@@ -138,7 +146,7 @@ def _composed(made: scenes.Scenes) -> Found:
     return Found(splits, made.classes, made.provenance)
 
 
-def _assemble(found: Found, image_size: int | None) -> DetectionData:
+def _assemble(found: Found, image_size: int | None, normal: Normal | None) -> DetectionData:
     """The splits on canvases of a shape that suits their photos, with the colours' mean and deviation measured."""
     for name, (source, _) in found.splits.items():
         if not len(source):
@@ -149,14 +157,17 @@ def _assemble(found: Found, image_size: int | None) -> DetectionData:
     canvas = canvas_for(sizes, image_size)
     plain = Photo(max(canvas), 3, (0.5,) * 3, (1.0,) * 3, None, *canvas)
     pixels = Photos(train[::step], [], plain)
-    mean, std = _statistics(torch.stack([pixels[i].image for i in range(len(pixels))]), plain.scales(sizes) * sizes)
+    mean, std = normal or _statistics(
+        torch.stack([pixels[i].image for i in range(len(pixels))]), plain.scales(sizes) * sizes
+    )
     photo = replace(plain, mean=mean, std=std)
-    splits = [Photos(source, truths, photo) for source, truths in found.splits.values()]
+    splits = [Photos(*found.splits[role], photo) for role in formats.ROLES]
     counts = " / ".join(
         f"{len(split):,} {name} ({sum(len(truth.labels) for truth in split.truths):,} objects)"
-        for name, split in zip(found.splits, splits, strict=True)
+        for name, split in zip(formats.ROLES, splits, strict=True)
     )
-    return DetectionData(*splits, found.classes, photo, f"{found.provenance}; {counts}")
+    train_split, valid, test = splits
+    return DetectionData(train_split, valid, test, found.classes, photo, f"{found.provenance}; {counts}")
 
 
 def canvas_for(sizes: Tensor, longest: int | None) -> tuple[int, int]:
@@ -174,7 +185,7 @@ def canvas_for(sizes: Tensor, longest: int | None) -> tuple[int, int]:
     return (shorter, longest) if ratio < 1 else (longest, shorter)
 
 
-def _statistics(images: Tensor, sizes: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(images: Tensor, sizes: Tensor) -> Normal:
     """Mean and standard deviation of each channel in 0..1, of the photos alone and not what is beside them."""
     parts = [image[:, : int(h), : int(w)].flatten(1) for image, (w, h) in zip(images, sizes.round(), strict=True)]
     pixels = torch.cat(parts, dim=1).double() / 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -117,7 +118,7 @@ def costs(names: Sequence[str], found: Sequence[Tensor], truths: Sequence[Truth]
         return max(0.0, _ap(names, [boxes for boxes, _ in pairs], [truth for _, truth in pairs]) - before)
 
     wrong = {"class": CLASS, "place": PLACE, "both": BOTH, "duplicate": TWICE, "background": NOTHING}
-    gains = {name: without(lambda f, t, j, k=kind: (_mended(f, t, j, k), t)) for name, kind in wrong.items()}
+    gains = {name: without(partial(_mended, kind)) for name, kind in wrong.items()}
     return {**gains, "missed": without(_without_missed)}
 
 
@@ -127,7 +128,7 @@ def _ap(names: Sequence[str], found: Sequence[Tensor], truths: Sequence[Truth]) 
     return float(measured.mean()) if measured.size else 0.0
 
 
-def _mended(found: Tensor, truth: Truth, judged: Judged, kind: int) -> Tensor:
+def _mended(kind: int, found: Tensor, truth: Truth, judged: Judged) -> tuple[Tensor, Truth]:
     """The boxes of an image with the errors of one kind put right or taken away."""
     mended = found.clone()
     taken = set(judged.owner[judged.owner >= 0].tolist())
@@ -139,7 +140,7 @@ def _mended(found: Tensor, truth: Truth, judged: Judged, kind: int) -> Tensor:
         taken.add(meant)
         mended[number, :4] = truth.boxes[meant].to(found.dtype)
         mended[number, 5] = truth.labels[meant]
-    return mended
+    return mended, truth
 
 
 def _without_missed(found: Tensor, truth: Truth, judged: Judged) -> tuple[Tensor, Truth]:

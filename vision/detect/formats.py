@@ -211,7 +211,7 @@ def voc(path: Path, seed: int) -> Found:
 
 def _voc_year(path: Path) -> Path:
     if not path.is_dir():
-        raise UserError(f"{path} does not exist or is not a folder.", "Give voc:DIR a devkit or one of its years.")
+        raise UserError(f"{path} does not exist or is not a folder.", "Give voc:PATH a devkit or one of its years.")
     places = [
         path,
         *sorted((p for p in path.iterdir() if p.is_dir()), reverse=True),
@@ -306,7 +306,7 @@ def coco(path: Path, seed: int) -> Found:
 
 def _coco_files(path: Path) -> dict[str, Path]:
     if not path.is_dir():
-        raise UserError(f"{path} does not exist.", "Give coco:FILE_OR_DIR a JSON file or a folder.")
+        raise UserError(f"{path} does not exist.", "Give coco:PATH a JSON file or a folder.")
     inside = sorted([*path.glob("*.json"), *path.glob("annotations/*.json"), *path.glob("*/*.coco.json")])
     found: dict[str, Path] = {}
     for role, words in (("train", ("train",)), ("valid", ("val",)), ("test", ("test",))):
@@ -414,7 +414,7 @@ def yolo(path: Path, seed: int) -> Found:
     An image without a label file has no object.
     """
     if not path.is_dir():
-        raise UserError(f"{path} does not exist or is not a folder.", "Give yolo:DIR a folder.")
+        raise UserError(f"{path} does not exist or is not a folder.", "Give yolo:PATH a folder.")
     folders = {}
     for role, words in (("train", ("train",)), ("valid", ("val", "valid")), ("test", ("test",))):
         for word in words:

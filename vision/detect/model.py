@@ -18,9 +18,10 @@ STRIDES = (4, 8, 16, 32)  # pixels between the points of each level
 BOX = 4.0  # strides: the side of every box before training
 RARE = 0.01  # probability of every class before training, as in RetinaNet (arXiv 1708.02002)
 CANDIDATES, MOST, LOWEST, OVERLAP = 300, 100, 0.05, 0.6  # of an image: see `select`
+OWN = "residual"  # the backbone of this file
 
 # Channels of the first level, residual blocks of each level, and channels of pyramid and heads.
-SIZES = {"tiny": (16, 1, 24), "small": (24, 1, 48), "base": (32, 2, 64), "large": (64, 3, 128)}
+SIZES = {"tiny": (6, 1, 16), "small": (24, 1, 48), "base": (32, 2, 64), "large": (64, 3, 128)}
 
 
 class Outputs(NamedTuple):
@@ -149,7 +150,7 @@ class Detector(nn.Module):
         found = [self.head(x, level) for level, x in enumerate(self.pyramid(self.backbone(images)))]
         classes, rest = (torch.cat(parts, dim=1).float() for parts in zip(*found, strict=True))  # [B, L, K], [B, L, 5]
         centre = self.points + rest[..., 0:2] * self.strides  # [B, L, 2]
-        half = 0.5 * BOX * rest[..., 2:4].clamp(-6, 6).exp() * self.strides
+        half = 0.5 * BOX * F.hardtanh(rest[..., 2:4], -6, 6).exp() * self.strides
         return classes, rest[..., 4], torch.cat([centre - half, centre + half], dim=-1)
 
 
@@ -163,10 +164,19 @@ def point_grid(height: int, width: int) -> tuple[Tensor, Tensor]:
     return torch.cat(points), torch.cat(strides)
 
 
-def build(size: str, classes: int, canvas: tuple[int, int]) -> Detector:
-    """The detector of one of SIZES."""
+def build(size: str, classes: int, canvas: tuple[int, int], backbone: str = OWN, weights: str = "none") -> Detector:
+    """The detector of one of SIZES.
+
+    Args:
+        canvas: height and width of the images.
+        backbone: OWN, or `torchvision/NAME`, then with the weights that `backbones.build` takes.
+    """
     width, blocks, head = SIZES[size]
-    return Detector(Backbone(width, blocks), classes, head, canvas)
+    if backbone == OWN:
+        return Detector(Backbone(width, blocks), classes, head, canvas)
+    from vision.detect import backbones
+
+    return Detector(backbones.build(backbone, weights), classes, head, canvas)
 
 
 # --- from outputs to boxes ---------------------------------------------------------------------------------
