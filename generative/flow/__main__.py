@@ -147,7 +147,7 @@ class Noising:
         if not self._classes:
             return inputs, target
         hidden = torch.rand(count, device=place) < self._dropout
-        return (*inputs, torch.where(hidden, self._classes, classes)), target
+        return (*inputs, classes.masked_fill(hidden, self._classes)), target
 
 
 # --- model -------------------------------------------------------------------------------------------------
