@@ -276,6 +276,7 @@ def load_painter(saved: Artifact) -> Painter:
     inputs = NoiseInput.from_json(saved.inputs)
     network = saved.load_into(build(config, len(inputs.classes), inputs.channels))
     shape = (inputs.channels, inputs.side, inputs.side)
+    network = network.to(memory_format=torch.channels_last)  # as in training: sums are rounded alike
     return Painter(network, PATHS[config.objective], config.way, shape, len(inputs.classes))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -147,6 +147,7 @@ def learn(config: VaeConfig, run: Run, judge: Judge, data: ImageData, batches: L
 
     step = Step(run, vae, loss, [optimizer], clip=config.clip, average=average)
     run.track(vae=vae, average=average, optimizer=optimizer, schedule=schedule, scaler=step.scaler)
+    averaged = cast(Vae, average.module)
     every = -(-config.epochs // VALIDATIONS)
     step.network.train()
 
@@ -156,8 +157,8 @@ def learn(config: VaeConfig, run: Run, judge: Judge, data: ImageData, batches: L
         run.log(loss=step(inputs, pictures), lr=schedule.get_last_lr()[0])
         schedule.step()
         if run.last_in_epoch and ((run.epoch + 1) % every == 0 or run.epoch + 1 == config.epochs):
-            look_in(run, judge, data, average.module, config)
-    return average.module
+            look_in(run, judge, data, averaged, config)
+    return averaged
 
 
 def look_in(run: Run, judge: Judge, data: ImageData, vae: Vae, config: VaeConfig) -> None:
@@ -212,6 +213,7 @@ def evaluate(saved: Artifact, config: VaeConfig) -> Metrics:
     data = load_data(config.data, config.data_folder, config.image_size) if config.image_size != SIDE else judge.data
     vae = build(config, data.channels)
     from_bytes(saved.file(ENCODER), vae.encoder)
+    vae.encoder.to(memory_format=torch.channels_last)
     return test(Vae(vae.encoder, load_decoder(saved)), judge, data, config)[0]
 
 
@@ -269,7 +271,8 @@ def load_decoder(saved: Artifact) -> nn.Module:
     """The averaged decoder, ready to be used."""
     config = VaeConfig().with_values({**saved.config, "inception": "none"})  # its file may be gone; only tests need it
     channels = saved.shapes()["last.bias"][0] // 2
-    return saved.load_into(build(config, channels).decoder)
+    decoder = saved.load_into(build(config, channels).decoder)
+    return decoder.to(memory_format=torch.channels_last)  # as in training: sums are rounded alike
 
 
 def load(saved: Artifact) -> Predictor:

@@ -111,5 +111,5 @@ def log_likelihood(pixels: Tensor, pictures: Tensor) -> Tensor:
     # Far from the middle the difference drowns in rounding: there the density times the width of a value.
     density = sharp * centred - log_scale - 2 * F.softplus(sharp * centred) - math.log(127.5)
     inside = torch.where(share > 1e-5, share.clamp(min=1e-12).log(), density)
-    ends = torch.where(pictures < 0, F.logsigmoid(upper), -F.softplus(lower))
+    ends = torch.where(pictures < 0, -F.softplus(-upper), -F.softplus(lower))
     return torch.where(pictures.abs() > 0.999, ends, inside)
