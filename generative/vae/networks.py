@@ -6,7 +6,6 @@ import math
 from itertools import pairwise
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -104,12 +103,16 @@ def log_likelihood(pixels: Tensor, pictures: Tensor) -> Tensor:
     1701.05517).
     """
     middle, log_scale = pixels.chunk(2, dim=1)
-    log_scale = log_scale.clamp(-7, 7)
+    log_scale = 7 * (log_scale / 7).tanh()  # within ±7, and never without a gradient
     centred, sharp = pictures - middle, (-log_scale).exp()
     upper, lower = sharp * (centred + 1 / 255), sharp * (centred - 1 / 255)
     share = upper.sigmoid() - lower.sigmoid()
     # Far from the middle the difference drowns in rounding: there the density times the width of a value.
     density = sharp * centred - log_scale - 2 * F.softplus(sharp * centred) - math.log(127.5)
-    inside = torch.where(share > 1e-5, share.clamp(min=1e-12).log(), density)
-    ends = torch.where(pictures < 0, -F.softplus(-upper), -F.softplus(lower))
-    return torch.where(pictures.abs() > 0.999, ends, inside)
+    inside = _either(share > 1e-5, (share + 1e-12).log(), density)
+    return _either(pictures < -0.999, -F.softplus(-upper), _either(pictures > 0.999, -F.softplus(lower), inside))
+
+
+def _either(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """One value or the other; what is not chosen gets no gradient, be it NaN."""
+    return yes.masked_fill(~mask, 0) + no.masked_fill(mask, 0)
