@@ -165,9 +165,19 @@ def tiny(out: Path, shapes: str, resume: bool = False, **said: Any) -> Path:
 
 @pytest.fixture(scope="module", params=PATHS)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shapes: str) -> Path:
-    said = {"objective": request.param, "epochs": {"flow": 25, "ddpm": 60}[request.param], "lr": 4e-3, "ema": 0.9}
-    steps = {"steps": 8, "sampler": next(iter(paths.SAMPLERS[request.param]))}
-    return tiny(tmp_path_factory.mktemp(request.param), shapes, **said, **steps)
+    said: dict[str, Any] = {
+        "objective": request.param,
+        "epochs": {"flow": 25, "ddpm": 60}[request.param],
+        "lr": 4e-3,
+        "ema": 0.9,
+    }
+    return tiny(
+        tmp_path_factory.mktemp(request.param),
+        shapes,
+        **said,
+        steps=8,
+        sampler=next(iter(paths.SAMPLERS[request.param])),
+    )
 
 
 def test_it_makes_the_class_that_was_asked_for(trained: Path) -> None:

@@ -120,7 +120,11 @@ def test_rungs_that_are_compared_do_not_grow(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "first", "then"),
-    [("rl.dqn", {"steps": 960}, {"steps": 1920}), ("generative.gan", {"epochs": 1}, {"epochs": 2})],
+    [
+        ("rl.dqn", {"steps": 960}, {"steps": 1920}),
+        ("generative.gan", {"epochs": 1}, {"epochs": 2}),
+        ("generative.flow", {"epochs": 1}, {"epochs": 2}),
+    ],
 )
 def test_agents_and_generators_train_on_too_and_killed_on_the_way_end_with_the_same_bits(
     name: str, first: dict[str, int], then: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -147,7 +147,7 @@ class Noising:
         if not self._classes:
             return inputs, target
         hidden = torch.rand(count, device=place) < self._dropout
-        return (*inputs, torch.where(hidden, self._classes, classes)), target
+        return (*inputs, classes.masked_fill(hidden, self._classes)), target
 
 
 # --- model -------------------------------------------------------------------------------------------------
@@ -276,6 +276,7 @@ def load_painter(saved: Artifact) -> Painter:
     inputs = NoiseInput.from_json(saved.inputs)
     network = saved.load_into(build(config, len(inputs.classes), inputs.channels))
     shape = (inputs.channels, inputs.side, inputs.side)
+    network = network.to(memory_format=torch.channels_last)  # as in training: sums are rounded alike
     return Painter(network, PATHS[config.objective], config.way, shape, len(inputs.classes))
 
 

@@ -43,14 +43,16 @@ class UNet(nn.Module):
         widths = [width * multiple for multiple in multiples]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for above, wide in zip([width, *widths], widths, strict=False):
-            shrink = nn.Conv2d(above, above, 3, stride=2, padding=1) if self.down else nn.Identity()
-            self.down.append(Level(shrink, [Block(above if i == 0 else wide, wide, known) for i in range(blocks)]))
+            shrink = nn.Conv2d(above, above, 3, stride=2, padding=1) if len(self.down) else None
+            chain: list[nn.Module] = [Block(above if i == 0 else wide, wide, known) for i in range(blocks)]
+            self.down.append(Level(chain, before=shrink))
         wide = widths[-1]
-        self.middle = Level(nn.Identity(), [Block(wide, wide, known), Attention(wide), Block(wide, wide, known)])
+        self.middle = Level([Block(wide, wide, known), Attention(wide), Block(wide, wide, known)])
         for wide, above in zip(widths[::-1], [*widths[-2::-1], 0], strict=True):
-            grow = UpConv2d(wide, above) if above else nn.Identity()
+            grow = UpConv2d(wide, above) if above else None
             # The first block also sees what the level of the same size found on the way down.
-            self.up.append(Level(grow, [Block(2 * wide if i == 0 else wide, wide, known) for i in range(blocks)]))
+            chain = [Block(2 * wide if i == 0 else wide, wide, known) for i in range(blocks)]
+            self.up.append(Level(chain, after=grow))
         self.last = nn.Sequential(norm(width), nn.SiLU(), zeroed(nn.Conv2d(width, pixels, 3, padding=1)))
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -63,25 +65,30 @@ class UNet(nn.Module):
         x = self.first(F.pixel_unshuffle(x, self.fold))  # [B, W, S / fold, S / fold]
         found = []
         for level in self.down:
-            x = level(level.scale(x), known)
+            x = level(x, known)
             found.append(x)
         x = self.middle(x, known)
         for level in self.up:
-            x = level.scale(level(torch.cat([x, found.pop()], dim=1), known))
+            x = level(torch.cat([x, found.pop()], dim=1), known)
         return F.pixel_shuffle(self.last(x), self.fold).float()
 
 
 class Level(nn.Module):
-    """Blocks at one size of the map, and what leads from it to another size."""
+    """Blocks at one size of the map, between what leads to it from another size and what leads on."""
 
-    def __init__(self, scale: nn.Module, blocks: list[nn.Module]) -> None:
+    def __init__(
+        self, blocks: list[nn.Module], before: nn.Module | None = None, after: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.scale, self.blocks = scale, nn.ModuleList(blocks)
+        self.before, self.after = before or nn.Identity(), after or nn.Identity()
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, known: Tensor) -> Tensor:
+        x = self.before(x)
         for block in self.blocks:
             x = block(x, known)
-        return x
+        scaled: Tensor = self.after(x)
+        return scaled
 
 
 class Block(nn.Module):

@@ -41,14 +41,14 @@ class Painter:
         parts = []
         for indices in torch.arange(len(latents)).split(quality.batch_size(device.of(self.network))):
             chosen = labels[indices] if labels is not None else None
-            parts.append(gallery.to_pixels(self.moments(latents[indices], chosen, every=False)[-1].points).cpu())
+            parts.append(gallery.to_pixels(self.moments(latents[indices], chosen, every=False)[-1].points))
         return torch.cat(parts).contiguous()
 
     @torch.inference_mode()
     def moments(
         self, latents: Tensor, labels: Tensor | None, known: Known | None = None, *, every: bool = True
     ) -> list[Moment]:
-        """Every moment of the way from latents [N, C · S · S] to pictures, or the last alone."""
+        """Every moment of the way from latents [N, C · S · S] to pictures, or the last alone, on the CPU."""
         place = device.of(self.network)
         noise = latents.unflatten(1, self.shape).to(place)
         asked = labels.to(place) if labels is not None and self.classes else None
@@ -60,7 +60,7 @@ class Painter:
         for moment in walk(self.path, lambda x, time: self._predicted(x, time, asked), noise, self.way, known):
             kept = [*kept, moment] if every else [moment]
         self.network.train(training)
-        return kept
+        return [Moment(moment.points.cpu(), moment.expected.cpu()) for moment in kept]
 
     def _predicted(self, x: Tensor, time: float, labels: Tensor | None) -> Tensor:
         """What the network says at points [N, C, S, S], moved by the guidance."""

@@ -54,13 +54,13 @@ def paths(painter: Painter) -> tuple[report.Section, report.Section]:
         points = torch.stack([noise[i], *(moments[k].points[i] for k in chosen)])
         expected = torch.stack([torch.zeros_like(noise[i]), *(moments[k].expected[i] for k in chosen)])
         rows += [points, expected]
-    strip = frames.grid(gallery.to_pixels(torch.cat(rows).cpu()), len(chosen) + 1)
+    strip = frames.grid(gallery.to_pixels(torch.cat(rows)), len(chosen) + 1)
     way = painter.way
     note = (
         f"Each picture in two rows, from noise at the left to the picture at the right ({way.sampler}, {way.steps} "
         "steps): where the way has come to, and below it the picture that the network then expects at its end."
     )
-    sheets = [frames.grid(gallery.to_pixels(x.cpu()), 8) for x in (noise, *(m.points for m in moments))]
+    sheets = [frames.grid(gallery.to_pixels(x), 8) for x in (noise, *(m.points for m in moments))]
     again = "The same way as an animation, of more pictures."
     return (
         report.image("From noise to picture", strip, "pictures at several moments of their way from noise", note),

@@ -22,6 +22,7 @@ from tests.bench import (  # noqa: F401  each declares benchmarks
     hostile,
     images,
     page,
+    pictures,
     precision,
     series,
     serving,

@@ -1,0 +1,1 @@
+"""A variational autoencoder; `python -m generative.vae`."""
