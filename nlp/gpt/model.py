@@ -192,10 +192,11 @@ class GPT(nn.Module):
         """Of each layer by how much each of the tokens [B, T] counts for each, [B, H, T, T]."""
         found: list[Tensor] = []
 
-        def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def note(layer: Any, inputs: tuple[Any, ...]) -> None:
             found.append(layer.weights(*inputs[:2]))
 
-        hooks = [block.attention.register_forward_pre_hook(note) for block in self.blocks]
+        layers = [module for module in self.modules() if isinstance(module, Attention)]
+        hooks = [layer.register_forward_pre_hook(note) for layer in layers]
         try:
             self(tokens)
         finally:
