@@ -132,6 +132,8 @@ def test_mistakes_are_said_before_the_first_message(
 
 
 TERMINAL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 from common import chat
 from common.command.exits import exit_with
 from tests.talk_helpers import talker

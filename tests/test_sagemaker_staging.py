@@ -71,7 +71,7 @@ def test_pip_has_no_reason_to_touch_torch(name: str) -> None:
     assert not names & {"torch", "torchvision", "torchaudio"}
     assert {"typer", "safetensors", "numpy"} <= names
     assert not names & {"sagemaker", "pytest", "fastapi", "optuna"}
-    assert ("peft" in names, "ale-py" in names) == (name == "nlp.classify", name == "rl.dqn")
+    assert ("peft" in names, "ale-py" in names) == ("lora" in example.get(name).extras, name == "rl.dqn")
 
 
 def test_an_installation_names_the_same_requirements(tmp_path: Path) -> None:

@@ -80,11 +80,11 @@ class FlowConfig(JudgedConfig):
         None, "decay per step of the averaged network", at_least=0, at_most=0.99999, unset="by length of training"
     )
 
-    sampler: str = option(None, "how pictures are drawn", group="Sampling", common=True, unset="by objective",
+    sampler: str = option(None, "how pictures are drawn", group="Sampling", unset="by objective",
                                  choices=tuple(s for known in SAMPLERS.values() for s in known))  # fmt: skip
     steps: int = option(None, "steps from noise to picture", group="Sampling", at_least=1, at_most=MOST_STEPS,
                                unset="by sampler", common=True)  # fmt: skip
-    guidance: float = option(1.0, "how strongly the class is asked for; 1 as in training", group="Sampling",
+    guidance: float = option(1.0, "strength of the class; 1 as in training", group="Sampling",
                                     at_least=0, at_most=MOST_GUIDANCE, common=True)  # fmt: skip
 
     @classmethod

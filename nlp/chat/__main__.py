@@ -69,7 +69,7 @@ class ChatConfig(FitConfig):
     )
     from_: str = option(
         "new",
-        "what is trained further: new, smollm2, hf:MODEL, or a run of nlp.gpt or nlp.chat",
+        "new, smollm2, hf:MODEL, or a run of nlp.gpt or nlp.chat",
         group="Model",
         path=True,
         common=True,
@@ -80,7 +80,7 @@ class ChatConfig(FitConfig):
     context: int = option(
         None, "tokens of a conversation at most", group="Model", at_least=8, at_most=8192, unset="as of the network"
     )
-    lora: bool = option(False, "train low-rank adapters", group="Model", common=True)
+    lora: bool = option(False, "train low-rank adapters", group="Model")
 
     batch_size: int = changed(FitConfig, "batch_size", help="conversations, pairs or answers per step")
     lr: float = changed(FitConfig, "lr", unset="by stage and network", tune=Range(1e-5, 3e-2, log=True))
