@@ -69,13 +69,13 @@ class ChatConfig(FitConfig):
     )
     from_: str = option(
         "new",
-        "new, smollm2, hf:MODEL, or a run of nlp.gpt or nlp.chat",
+        "new, smollm2, hf:MODEL, or a run of nlp.gpt or this",
         group="Model",
         path=True,
         common=True,
     )
     stage: str = option(
-        "sft", "instructions, preferences or rewards", group="Model", choices=tuple(RECIPES), common=True
+        "sft", "of instructions, preferences, rewards", group="Model", choices=tuple(RECIPES), common=True
     )
     context: int = option(
         None, "tokens of a conversation at most", group="Model", at_least=8, at_most=8192, unset="as of the network"
