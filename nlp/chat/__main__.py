@@ -69,14 +69,12 @@ class ChatConfig(FitConfig):
     )
     from_: str = option(
         "new",
-        "new, smollm2, hf:MODEL, or a run of nlp.gpt or this",
+        "network: new, smollm2, hf:MODEL, or a run of nlp.gpt or nlp.chat",
         group="Model",
         path=True,
         common=True,
     )
-    stage: str = option(
-        "sft", "of instructions, preferences, rewards", group="Model", choices=tuple(RECIPES), common=True
-    )
+    stage: str = option("sft", "instructions, preferences, rewards", group="Model", choices=tuple(RECIPES), common=True)
     context: int = option(
         None, "tokens of a conversation at most", group="Model", at_least=8, at_most=8192, unset="as of the network"
     )
