@@ -19,7 +19,7 @@ SHOWN = 10  # moments of a strip
 ROWS = 4  # strips
 GUIDANCES = (1.0, 1.5, 2.0, 4.0)
 FEW = 300  # samples at each guidance
-QUICK = 8  # steps of each
+QUICK = 8  # steps of each at most
 
 
 def sections(
@@ -85,9 +85,9 @@ def loss_by_time(losses: Sequence[float]) -> report.Section:
 def guidance(painter: Painter, judge: Judge) -> report.Section:
     """Precision against recall of samples drawn with ever more guidance."""
     latents = gallery.fixed_latents(FEW, painter.latent_size, seed=gallery.SEED + 2)
-    found = []
+    found, steps = [], min(QUICK, painter.way.steps)
     for strength in GUIDANCES:
-        made = painter.along(Way(painter.way.sampler, QUICK, strength))(latents, judge.wanted(FEW))
+        made = painter.along(Way(painter.way.sampler, steps, strength))(latents, judge.wanted(FEW))
         found.append(judge.precision_recall(judge.look(made)))
     with plots.canvas("Precision against recall over guidance", 4.5, 2.8) as (figure, (ax,)):
         ax.plot([r for _, r in found], [p for p, _ in found], color=plots.ACCENT, marker="o", markersize=4)
@@ -96,7 +96,7 @@ def guidance(painter: Painter, judge: Judge) -> report.Section:
         ax.set_xlabel("recall")
         ax.set_title("precision")
     note = (
-        f"Of {FEW} samples in {QUICK} steps at each guidance, the number at each point: more of it makes pictures "
+        f"Of {FEW} samples in {steps} steps at each guidance, the number at each point: more of it makes pictures "
         "clearer and less varied. Few samples lower recall: compare along the curve."
     )
     return report.figure("Guidance", figure, note)
